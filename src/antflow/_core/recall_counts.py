@@ -14,13 +14,11 @@ class RecallCounts:
     Attributes:
         ended: How an item had ended → how many; those made from others too.
         inputs: How many of those that had ended were fed, and not made from others.
-        went_on: How many go on, in the stage that they had reached.
         changed: How many are run again because their input, or a stage, has changed.
     """
 
     ended: dict[str, int] = field(default_factory=dict[str, int])
     inputs: int = 0
-    went_on: int = 0
     changed: int = 0
 
     def of(self, outcome: str) -> int:
@@ -32,10 +30,7 @@ class RecallCounts:
         """How many had ended."""
         return sum(self.ended.values())
 
-    def add(self, outcome: str | None, is_input: bool) -> None:
-        """Count an item that had ended so; ``None``: that goes on."""
-        if outcome is None:
-            self.went_on += 1
-        else:
-            self.ended[outcome] = self.of(outcome) + 1
-            self.inputs += is_input
+    def add(self, outcome: str, is_input: bool) -> None:
+        """Count an item that had ended so."""
+        self.ended[outcome] = self.of(outcome) + 1
+        self.inputs += is_input

@@ -257,8 +257,9 @@ class Entrance:
 
     def _note_known(self, known: Known) -> None:
         ledger, is_made = self._run.ledger, bool(known.envelope.branch)
-        ledger.recalled.add(known.outcome, not is_made)
-        if known.outcome is None and is_made:
+        if known.outcome is not None:
+            ledger.recalled.add(known.outcome, not is_made)
+        elif is_made:
             ledger.count_as_made()
 
     def _enter(self, envelopes: Sequence[Envelope], stage: int) -> Wait:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 
 from antflow._core.envelope import Envelope
-from antflow._core.errors import JournalError, NotSerialisable
+from antflow._core.errors import JournalError
 from antflow._core.items import content_of
 from antflow._core.recall_counts import RecallCounts
 from antflow._core.stage import Stage
 from antflow.journal import schema
-from antflow.journal.codec import Codec, fingerprint
+from antflow.journal.codec import Codec
 from antflow.journal.codec_choice import codec_of
 from antflow.journal.file import JournalConnection, open_for_reading, told_as
+from antflow.journal.inputs import Inputs
 from antflow.journal.item_keys import ItemKey, content_key, item_key
 from antflow.journal.journal import Journal
 from antflow.journal.kept_errors import read_error
@@ -44,6 +44,7 @@ class Planner:
         self._journal = journal
         self._stages = stages
         self._codec: Codec = codec_of(journal.codec, journal.path, journal.trusted)
+        self._inputs = Inputs(self._codec)
         self._connection: JournalConnection | None = None
         self._settled: Counter[str] = Counter()
         self._goes_on: Counter[str] = Counter()
@@ -113,10 +114,7 @@ class Planner:
     def _is_changed(self, envelope: Envelope, found: Found) -> bool:
         if self._journal.on_input_change == "reuse":
             return False
-        now = b""
-        with suppress(NotSerialisable):
-            now = fingerprint(content_of(envelope.input), self._codec)
-        return found.row.input_hash != now
+        return found.row.input_hash != self._inputs.hash_of(envelope.input)
 
     def _place(self, recall: Recall, envelope: Envelope, found: Found) -> None:
         for row, known, _ in recall.family(envelope, found, 0, counts := RecallCounts()):

@@ -2,67 +2,36 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from weakref import ref
 
 from antflow._core.envelope import Envelope
-from antflow._core.errors import (
-    JournalCorruptError,
-    JournalError,
-    JournalInputMismatch,
-    JournalKeyError,
-    NotSerialisable,
-)
+from antflow._core.errors import JournalInputMismatch, JournalKeyError, NotSerialisable
 from antflow._core.items import content_of
 from antflow._core.journal_state import JournalState
-from antflow._core.ledger import ItemKey
-from antflow._core.log import warn
 from antflow._core.observers import RunEnd
 from antflow._core.recall_counts import RecallCounts
 from antflow._core.recalled import Known
 from antflow._core.run_facts import RunFacts
 from antflow._core.stage import Stage
-from antflow._core.text import clean, safe_repr, safe_str
+from antflow._core.text import clean, safe_repr
 from antflow._core.transition import Kind, Transition
-from antflow._core.version import __version__
 from antflow._core.waits import Wait
-from antflow.journal import schema
-from antflow.journal.codec import CheckedCodec, Codec, checked, fingerprint
+from antflow.journal.begin_run import begin_run
+from antflow.journal.codec import Codec
 from antflow.journal.codec_choice import codec_of
-from antflow.journal.file import (
-    UNREADABLE,
-    JournalConnection,
-    as_journal_error,
-    connect_again,
-    open_for_writing,
-)
-from antflow.journal.item_keys import ItemKey as Key
-from antflow.journal.item_keys import content_key, item_key
+from antflow.journal.file import JournalConnection, connect_again, open_for_writing
+from antflow.journal.inputs import Inputs
+from antflow.journal.item_keys import ItemKey, content_key, item_key
 from antflow.journal.journal import Journal
-from antflow.journal.kept_errors import error_text
 from antflow.journal.recall import ItemRow, Member, Recall
+from antflow.journal.run_rows import RunRows
 from antflow.journal.writer import Writer, WriterThread
 
 MOST_ADMITTED = 1_000
 """Rows that are not committed yet, beyond which items wait before they enter."""
-
-
-@dataclass(slots=True)
-class Held:
-    """An item in flight.
-
-    Attributes:
-        item: Its number in the journal.
-        root: That of the item that was fed; ``None`` if this is it.
-    """
-
-    item: int
-    root: int | None
 
 
 class JournalStore:
@@ -81,19 +50,12 @@ class JournalStore:
         self._journal = journal
         self._in_thread = in_thread
         self._codec: Codec = codec_of(journal.codec, journal.path, journal.trusted)
-        self._codecs: list[CheckedCodec] = []
-        self._held: dict[ItemKey, Held] = {}
-        self._failed: dict[ItemKey, int] = {}
-        self._has_warned = False
-        self._stages: list[int] = []
-        self._next_item = 1
-        self._run = 0
+        self._inputs = Inputs(self._codec)
         self.id: str = ""
         self.on_broken: Callable[[Exception], None] = lambda _: None
         # Set when it is opened.
-        self._facts: RunFacts
         self._writer: Writer
-        self._connection: JournalConnection
+        self._rows: RunRows
         self._recall: Recall
 
     # The port
@@ -101,34 +63,14 @@ class JournalStore:
     def opened(self, facts: RunFacts, stages: Sequence[Stage]) -> None:
         """Open the journal, and begin a run in it."""
         journal = self._journal
-        self._facts = facts
         connection = open_for_writing(journal.path, journal.durability)
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            self._begin(connection, facts, stages)
-            connection.execute("COMMIT")
-        except UNREADABLE as error:
-            connection.close()
-            raise as_journal_error(connection.path, error) from error
-        except BaseException:
-            connection.close()
-            raise
-        self._connection = connection
-        positions = {number: position for position, number in enumerate(self._stages)}
+        begun = begin_run(connection, self._codec.name, facts, stages)
+        self.id = begun.journal
         self._last = len(stages) - 1
+        positions = {number: position for position, number in enumerate(begun.stages)}
         self._recall = Recall(connection, self._codec, positions, self._last, journal.retry_failed)
-        opens = partial(connect_again, connection, journal.durability)
-        if self._in_thread:
-            pauses = journal.on_error == "pause"
-            self._writer = WriterThread(
-                opens,
-                journal.max_unflushed,
-                partial(_tell, ref(self), "on_broken"),
-                pauses,
-                connection.close,
-            )
-        else:
-            self._writer = Writer(opens, connection.close)
+        self._writer = self._writer_of(connection)
+        self._rows = RunRows(begun, facts, stages, self._codec, self._inputs, self._writer)
 
     def id_of(self, raw: Any) -> Any:
         """An item that brings no id is known by its content."""
@@ -155,11 +97,10 @@ class JournalStore:
                 continue
             row = found.row
             if envelope.fate.place is not None:  # it is tried again: its result was passed in
-                self._held[envelope.key] = Held(row.item, row.root)
-                self._writer.put(schema.FORGET_OUTCOME, {"item": row.item})
+                self._rows.go_on(envelope.key, row, had_ended=True)
                 new.append(envelope)
             elif self._is_changed(envelope, row):
-                self._begin_again(envelope, row)
+                self._rows.begin_again(envelope, row)
                 counts.changed += 1
                 known.append(Known(envelope, None))
             else:
@@ -176,40 +117,36 @@ class JournalStore:
         result is never there without it, and an item that is not there is a new one.
         """
         for envelope in envelopes:
-            if envelope.key not in self._held and envelope.error is None:
-                held = self._held[envelope.key] = Held(self._new_item(), None)
-                given = self._input(envelope.input)
-                self._put_item(held, envelope.id, (), envelope.position, given)
+            if envelope.key not in self._rows.held and envelope.error is None:
+                self._rows.accept(envelope)
         return self._writer.durable(max(MOST_ADMITTED, self._journal.max_unflushed))
 
     def record(self, transition: Transition, value: Any) -> Wait:
         """Keep a transition."""
         if self._writer.error is not None:
             raise self._writer.error
-        kind, is_last = transition.kind, transition.stage == self._last
+        rows, kind = self._rows, transition.kind
         if kind is Kind.EMITTED:
-            return self._keep_made(transition, value)
-        if transition.key not in self._held:
+            return rows.made(transition, value)
+        if transition.key not in rows.held:
             return None  # it could not be read, or has no key
         if kind is Kind.COMPLETED:
-            if not is_last:
-                return self._keep_result(transition, value)
-            return self._end(transition, "completed", self._result(transition, value))
+            is_last = transition.stage == self._last
+            return rows.completed(transition, value) if is_last else rows.result(transition, value)
         if kind is Kind.FAILED:
             if transition.worker >= 0:
-                self._keep_attempt(transition)
-            assert transition.error is not None
-            return self._end(transition, "failed", None, error_text(transition.error))
+                rows.attempt(transition)
+            return rows.failed(transition)
         if kind is Kind.RETRYING:
-            self._keep_attempt(transition)
+            rows.attempt(transition)
         elif kind is Kind.DROPPED:
-            return self._end(transition, "dropped", None)
+            return rows.dropped(transition)
         elif kind is Kind.EXPANDED:
-            return self._end(transition, "expanded", str(value))
-        elif kind is Kind.SKIPPED and is_last:
-            return self._end(transition, "completed", self._result(transition, value))
+            return rows.expanded(transition, value)
+        elif kind is Kind.SKIPPED and transition.stage == self._last:
+            return rows.completed(transition, value)
         elif kind is Kind.CANCELLED:  # it is run again
-            del self._held[transition.key]
+            del rows.held[transition.key]
         return None
 
     def state(self) -> JournalState:
@@ -220,15 +157,7 @@ class JournalStore:
 
     def checkpoint(self, envelope: Envelope, value: Any) -> Wait:
         """Keep a value for later tries of an item."""
-        stage = envelope.position
-        row = (
-            self._held[envelope.key].item,
-            self._stages[stage],
-            self._text_of(self._codecs[stage].encode(value)),
-            self._run,
-        )
-        self._writer.put(schema.CHECKPOINT, row)
-        return self._writer.durable(0)
+        return self._rows.checkpoint(envelope, value)
 
     def give_up(self) -> None:
         """Wait no more for what cannot be written at the moment: the run is being cancelled."""
@@ -236,44 +165,19 @@ class JournalStore:
 
     def closed(self, how: RunEnd) -> Wait:
         """End the run in the journal, and close it, even if nothing waits for that."""
-        error = None if how.error is None else safe_str(how.error)
-        writer = self._writer
-        if writer.error is None:
-            retried = self._failed if how.to_retry is None else how.to_retry
-            for item in (self._failed[key] for key in retried if key in self._failed):
-                writer.put(schema.TO_RETRY, (item, self._run))
-            writer.put(schema.END_RUN, (how.timestamp, how.how, error, self._run))
-        return _until_ended(writer, writer.end())
+        if self._writer.error is None:
+            self._rows.end_run(how)
+        return _until_ended(self._writer, self._writer.end())
 
     # Inside
 
-    def _begin(
-        self, connection: JournalConnection, facts: RunFacts, stages: Sequence[Stage]
-    ) -> None:
-        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
-            for statement in schema.SCHEMA:
-                connection.execute(statement)
-            values = (os.urandom(8).hex(), self._codec.name, facts.started_wall)
-            connection.execute(schema.NEW_JOURNAL, schema.sealed(values))
-        about = connection.execute("SELECT * FROM journal").fetchone()
-        if about is None or not schema.is_sound(about):
-            told = "the row of the table journal is damaged or missing"
-            raise JournalCorruptError(f"journal {connection.path!r}: {told}")
-        self.id, codec, *_ = about
-        if codec != self._codec.name:
-            raise JournalError(
-                f"journal {connection.path!r}: its values are kept as {codec}; use codec={codec!r}"
-            )
-        self._codecs = [checked(self._codec, stage.name) for stage in stages]
-        recipes = schema.recipes_of((stage.name, stage.version) for stage in stages)
-        for position, (recipe, name, version) in enumerate(recipes):
-            connection.execute(schema.STAGE, (recipe, position, name, version))
-            self._stages += connection.execute(schema.STAGE_NUMBER, (recipe,)).fetchone()
-        started = facts.started_wall
-        run = (facts.run_id, facts.pipeline, socket.gethostname(), os.getpid(), __version__)
-        self._run = connection.execute(schema.BEGIN_RUN, (*run, started)).lastrowid or 0
-        (most,) = connection.execute("SELECT max(item) FROM items").fetchone()
-        self._next_item = (most or 0) + 1
+    def _writer_of(self, connection: JournalConnection) -> Writer:
+        journal = self._journal
+        opens = partial(connect_again, connection, journal.durability)
+        if not self._in_thread:
+            return Writer(opens, connection.close)
+        on_broken, pauses = partial(_tell, ref(self), "on_broken"), journal.on_error == "pause"
+        return WriterThread(opens, journal.max_unflushed, on_broken, pauses, connection.close)
 
     def _is_changed(self, envelope: Envelope, row: ItemRow) -> bool:
         """Whether an item has another input than the one that is known under its key.
@@ -281,23 +185,17 @@ class JournalStore:
         Or enters another stage than that one.
         """
         policy = self._journal.on_input_change
+        if policy == "reuse":
+            return False
         is_moved = self._recall.positions.get(row.stage, envelope.position) != envelope.position
-        is_same = not is_moved and row.input_hash == self._input(envelope.input)[1]
-        if policy == "reuse" or is_same:
+        if not is_moved and row.input_hash == self._inputs.hash_of(envelope.input):
             return False
         if policy == "error":
             told = f"item {clean(safe_repr(envelope.id))} has another input than in an earlier run"
             raise JournalInputMismatch(f"{told} (on_input_change='error')")
         return True
 
-    def _begin_again(self, envelope: Envelope, row: ItemRow) -> None:
-        """Forget all that is known of an item."""
-        for statement in schema.FORGET:
-            self._writer.put(statement, {"item": row.item})
-        held = self._held[envelope.key] = Held(row.item, None)
-        self._put_item(held, envelope.id, (), envelope.position, self._input(envelope.input))
-
-    def _key_of(self, envelope: Envelope) -> Key | None:
+    def _key_of(self, envelope: Envelope) -> ItemKey | None:
         """The key of an item that was fed. One that can have no key fails, and is not kept."""
         if envelope.error is None:
             try:
@@ -310,125 +208,11 @@ class JournalStore:
         """Note what follows from what is known of an item."""
         row, known = member.row, member.known
         if known is None:
-            for statement in schema.FORGET_MADE:
-                self._writer.put(statement, {"item": row.item})
+            self._rows.forget_made(row)
         elif known.outcome is None:
-            self._held[known.envelope.key] = Held(row.item, row.root)
-            if member.has_outcome:
-                self._writer.put(schema.FORGET_OUTCOME, {"item": row.item})
+            self._rows.go_on(known.envelope.key, row, had_ended=member.has_outcome)
         elif not member.has_outcome:  # the program was killed just before it was written
-            value = self._text_of(self._codec.encode(known.envelope.value))
-            self._put_outcome(row.item, "completed", known.envelope.position, value)
-
-    def _new_item(self) -> int:
-        number = self._next_item
-        self._next_item += 1
-        return number
-
-    def _put_item(
-        self,
-        held: Held,
-        key: Any,
-        branch: tuple[int, ...],
-        stage: int,
-        given: tuple[str | bytes | None, bytes],
-    ) -> None:
-        row = (
-            held.item,
-            item_key(key),
-            held.root,
-            "/".join(map(str, branch)),
-            self._stages[stage],
-            *given,
-            self._run,
-        )
-        self._writer.put(schema.ITEM, row)
-
-    def _keep_made(self, made: Transition, value: Any) -> Wait:
-        """Keep an item that was made from another."""
-        parent = self._held.get((made.seq, made.branch[:-1]))
-        if parent is None:
-            return None
-        root = parent.item if parent.root is None else parent.root
-        held = Held(self._new_item(), root)
-        data = self._result(made, value)
-        self._put_item(held, made.item_id, made.branch, made.stage, (data, b""))
-        if made.stage == self._last:
-            self._put_outcome(held.item, "completed", made.stage, data)
-        else:
-            self._held[made.key] = held
-        return self._writer.durable()
-
-    def _put_outcome(self, item: int, outcome: str, stage: int, value: str | bytes) -> None:
-        """Write an outcome that is not the end of a visit."""
-        now = self._facts.started_wall
-        row = (item, outcome, self._stages[stage], value, 0, 0.0, None, now, self._run)
-        self._writer.put(schema.OUTCOME, row)
-
-    def _keep_result(self, step: Transition, value: Any) -> Wait:
-        row = (
-            self._held[step.key].item,
-            self._stages[step.stage],
-            self._result(step, value),
-            step.attempt,
-            step.duration,
-            self._run,
-        )
-        self._writer.put(schema.RESULT, row)
-        return self._writer.durable()
-
-    def _keep_attempt(self, step: Transition) -> None:
-        assert step.error is not None
-        row = (
-            self._held[step.key].item,
-            self._stages[step.stage],
-            step.attempt,
-            step.task,
-            step.duration,
-            error_text(step.error),
-            self._facts.timestamp(step.mono),
-            self._run,
-        )
-        self._writer.put(schema.ATTEMPT, row)
-
-    def _end(
-        self, step: Transition, outcome: str, value: str | bytes | None, error: str | None = None
-    ) -> Wait:
-        item = self._held.pop(step.key).item
-        if outcome == "failed":
-            self._failed[step.key] = item
-        row = (
-            item,
-            outcome,
-            self._stages[step.stage],
-            value,
-            step.attempt,
-            step.duration,
-            error,
-            self._facts.timestamp(step.mono),
-            self._run,
-        )
-        self._writer.put(schema.OUTCOME, row)
-        return self._writer.durable()
-
-    def _result(self, step: Transition, value: Any) -> str | bytes:
-        return self._text_of(self._codecs[step.stage].encode(value))
-
-    def _input(self, given: Any) -> tuple[str | bytes | None, bytes]:
-        """An item as it was fed, and its hash. It need not be kept: it is fed again."""
-        try:
-            plain = content_of(given)
-            return self._text_of(self._codec.encode(plain)), fingerprint(plain, self._codec)
-        except NotSerialisable as error:
-            if not self._has_warned:
-                self._has_warned = True
-                told = "an item cannot be kept, so if it changes the journal does not notice: %s"
-                warn(told, clean(str(error)))
-            return None, b""
-
-    def _text_of(self, data: bytes) -> str | bytes:
-        """Data as it is kept: as text if it is, for people who look at the tables."""
-        return data if self._codec.name == "pickle" else data.decode()
+            self._rows.complete(row, known.envelope)
 
 
 async def _until_ended(writer: Writer, wait: Wait) -> None:

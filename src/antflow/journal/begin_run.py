@@ -1,0 +1,86 @@
+"""The first transaction of a run: its row, those of its stages, and the tables of a new file."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from antflow._core.errors import JournalCorruptError, JournalError
+from antflow._core.run_facts import RunFacts
+from antflow._core.stage import Stage
+from antflow._core.version import __version__
+from antflow.journal import schema
+from antflow.journal.file import UNREADABLE, JournalConnection, as_journal_error
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A run as a journal has it.
+
+    Attributes:
+        journal: The id of the journal.
+        run: The number of the run.
+        stages: The numbers of its stages, in their order.
+        next_item: The number of the next new item.
+    """
+
+    journal: str
+    run: int
+    stages: Sequence[int]
+    next_item: int
+
+
+def begin_run(
+    connection: JournalConnection, codec: str, facts: RunFacts, stages: Sequence[Stage]
+) -> Begun:
+    """Begin a run in a journal; in a new one, make the tables.
+
+    Args:
+        connection: The journal. It is closed if this fails.
+        codec: How its values are kept.
+        facts: What is known of the run.
+        stages: The stages of its pipeline.
+
+    Raises:
+        JournalError: Its values are kept in another way, or it cannot be used.
+    """
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        begun = _begun(connection, codec, facts, stages)
+        connection.execute("COMMIT")
+    except UNREADABLE as error:
+        connection.close()
+        raise as_journal_error(connection.path, error) from error
+    except BaseException:
+        connection.close()
+        raise
+    return begun
+
+
+def _begun(
+    connection: JournalConnection, codec: str, facts: RunFacts, stages: Sequence[Stage]
+) -> Begun:
+    if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
+        for statement in schema.SCHEMA:
+            connection.execute(statement)
+        values = (os.urandom(8).hex(), codec, facts.started_wall)
+        connection.execute(schema.NEW_JOURNAL, schema.sealed(values))
+    about = connection.execute("SELECT * FROM journal").fetchone()
+    if about is None or not schema.is_sound(about):
+        told = "the row of the table journal is damaged or missing"
+        raise JournalCorruptError(f"journal {connection.path!r}: {told}")
+    journal, kept_as, *_ = about
+    if kept_as != codec:
+        told = f"its values are kept as {kept_as}; use codec={kept_as!r}"
+        raise JournalError(f"journal {connection.path!r}: {told}")
+    numbers: list[int] = []
+    recipes = schema.recipes_of((stage.name, stage.version) for stage in stages)
+    for position, (recipe, name, version) in enumerate(recipes):
+        connection.execute(schema.STAGE, (recipe, position, name, version))
+        numbers += connection.execute(schema.STAGE_NUMBER, (recipe,)).fetchone()
+    run = (facts.run_id, facts.pipeline, socket.gethostname(), os.getpid(), __version__)
+    number = connection.execute(schema.BEGIN_RUN, (*run, facts.started_wall)).lastrowid or 0
+    (most,) = connection.execute("SELECT max(item) FROM items").fetchone()
+    return Begun(journal, number, numbers, (most or 0) + 1)

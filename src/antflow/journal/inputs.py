@@ -1,0 +1,47 @@
+"""Items as they were fed: by its hash, another input under a known key is noticed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from antflow._core.errors import NotSerialisable
+from antflow._core.items import content_of
+from antflow._core.log import warn
+from antflow._core.text import clean
+from antflow.journal.codec import Codec, fingerprint
+
+
+class Inputs:
+    """Hashes and encodes items. It warns once of those that the codec cannot encode.
+
+    Args:
+        codec: Makes bytes of them.
+    """
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+        self._has_warned = False
+
+    def hash_of(self, given: Any) -> bytes:
+        """The hash of an item; an empty one if it cannot be encoded."""
+        try:
+            return fingerprint(content_of(given), self._codec)
+        except NotSerialisable as error:
+            self._warn(error)
+            return b""
+
+    def kept(self, given: Any) -> tuple[bytes | None, bytes]:
+        """An item as it is kept, and its hash. It need not be kept: it is fed again."""
+        if not (found := self.hash_of(given)):
+            return None, b""
+        try:
+            return self._codec.encode(content_of(given)), found
+        except NotSerialisable as error:
+            self._warn(error)
+            return None, b""
+
+    def _warn(self, error: NotSerialisable) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            told = "an item cannot be kept, so if it changes the journal does not notice: %s"
+            warn(told, clean(str(error)))

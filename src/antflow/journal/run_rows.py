@@ -1,0 +1,245 @@
+"""The rows that one run writes, each with the number of its item."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from antflow._core.envelope import Envelope
+from antflow._core.ledger import ItemKey
+from antflow._core.observers import RunEnd
+from antflow._core.run_facts import RunFacts
+from antflow._core.stage import Stage
+from antflow._core.text import safe_str
+from antflow._core.transition import Transition
+from antflow._core.waits import Wait
+from antflow.journal import schema
+from antflow.journal.begin_run import Begun
+from antflow.journal.codec import Codec, checked
+from antflow.journal.inputs import Inputs
+from antflow.journal.item_keys import item_key
+from antflow.journal.kept_errors import error_text
+from antflow.journal.recall import ItemRow
+from antflow.journal.writer import Writer
+
+
+@dataclass(slots=True)
+class Held:
+    """An item in flight.
+
+    Attributes:
+        item: Its number in the journal.
+        root: That of the item that was fed; ``None`` if this is it.
+    """
+
+    item: int
+    root: int | None
+
+
+class RunRows:
+    """Turns what happens to items into rows, and hands these to the writer.
+
+    Args:
+        begun: The run.
+        facts: What else is known of it.
+        stages: The stages of its pipeline.
+        codec: Makes bytes of values.
+        inputs: Makes bytes of items as they were fed.
+        writer: Writes the rows.
+
+    Attributes:
+        held: The items in flight.
+    """
+
+    def __init__(
+        self,
+        begun: Begun,
+        facts: RunFacts,
+        stages: Sequence[Stage],
+        codec: Codec,
+        inputs: Inputs,
+        writer: Writer,
+    ) -> None:
+        self._run = begun.run
+        self._stages = begun.stages
+        self._next_item = begun.next_item
+        self._facts = facts
+        self._codec = codec
+        self._inputs = inputs
+        self._codecs = [checked(codec, stage.name) for stage in stages]
+        self._writer = writer
+        self._last = len(stages) - 1
+        self._failed: dict[ItemKey, int] = {}
+        self.held: dict[ItemKey, Held] = {}
+
+    # Items
+
+    def accept(self, envelope: Envelope) -> None:
+        """An item enters that is not known yet."""
+        self._hold(envelope.key, Held(self._new_item(), None), envelope)
+
+    def go_on(self, key: ItemKey, row: ItemRow, *, had_ended: bool) -> None:
+        """A known item goes on."""
+        self.held[key] = Held(row.item, row.root)
+        if had_ended:
+            self._writer.put(schema.FORGET_OUTCOME, {"item": row.item})
+
+    def begin_again(self, envelope: Envelope, row: ItemRow) -> None:
+        """A known item is run from the start: forget all that was known of it."""
+        for statement in schema.FORGET:
+            self._writer.put(statement, {"item": row.item})
+        self._hold(envelope.key, Held(row.item, None), envelope)
+
+    def forget_made(self, row: ItemRow) -> None:
+        """An item that was made from another is made again."""
+        for statement in schema.FORGET_MADE:
+            self._writer.put(statement, {"item": row.item})
+
+    def complete(self, row: ItemRow, envelope: Envelope) -> None:
+        """A known item had come out of the last stage when the program was killed."""
+        value = self._text_of(self._codec.encode(envelope.value))
+        self._put_completed(row.item, envelope.position, value)
+
+    def made(self, made: Transition, value: Any) -> Wait:
+        """An item was made from another."""
+        parent = self.held.get((made.seq, made.branch[:-1]))
+        if parent is None:
+            return None
+        root = parent.item if parent.root is None else parent.root
+        held = Held(self._new_item(), root)
+        data = self._result(made, value)
+        self._put_item(held, made.item_id, made.branch, made.stage, (data, b""))
+        if made.stage == self._last:
+            self._put_completed(held.item, made.stage, data)
+        else:
+            self.held[made.key] = held
+        return self._writer.durable()
+
+    # Steps
+
+    def result(self, step: Transition, value: Any) -> Wait:
+        """An item came out of a stage, and goes on to the next."""
+        row = (
+            self.held[step.key].item,
+            self._stages[step.stage],
+            self._result(step, value),
+            step.attempt,
+            step.duration,
+            self._run,
+        )
+        self._writer.put(schema.RESULT, row)
+        return self._writer.durable()
+
+    def attempt(self, step: Transition) -> None:
+        """A try failed."""
+        assert step.error is not None
+        row = (
+            self.held[step.key].item,
+            self._stages[step.stage],
+            step.attempt,
+            step.task,
+            step.duration,
+            error_text(step.error),
+            self._facts.timestamp(step.mono),
+            self._run,
+        )
+        self._writer.put(schema.ATTEMPT, row)
+
+    def checkpoint(self, envelope: Envelope, value: Any) -> Wait:
+        """A task keeps a value for later tries."""
+        stage = envelope.position
+        data = self._text_of(self._codecs[stage].encode(value))
+        row = (self.held[envelope.key].item, self._stages[stage], data, self._run)
+        self._writer.put(schema.CHECKPOINT, row)
+        return self._writer.durable(0)
+
+    # Ends
+
+    def completed(self, step: Transition, value: Any) -> Wait:
+        """An item came out of the last stage."""
+        return self._end(step, "completed", self._result(step, value))
+
+    def failed(self, step: Transition) -> Wait:
+        """An item failed."""
+        assert step.error is not None
+        self._failed[step.key] = self.held[step.key].item
+        return self._end(step, "failed", None, error_text(step.error))
+
+    def dropped(self, step: Transition) -> Wait:
+        """An item was dropped."""
+        return self._end(step, "dropped", None)
+
+    def expanded(self, step: Transition, count: int) -> Wait:
+        """An item became this many others."""
+        return self._end(step, "expanded", str(count))
+
+    def end_run(self, how: RunEnd) -> None:
+        """The run is over."""
+        retried: Iterable[ItemKey] = self._failed if how.to_retry is None else how.to_retry
+        for item in (self._failed[key] for key in retried if key in self._failed):
+            self._writer.put(schema.TO_RETRY, (item, self._run))
+        error = None if how.error is None else safe_str(how.error)
+        self._writer.put(schema.END_RUN, (how.timestamp, how.how, error, self._run))
+
+    # Inside
+
+    def _new_item(self) -> int:
+        number = self._next_item
+        self._next_item += 1
+        return number
+
+    def _hold(self, key: ItemKey, held: Held, envelope: Envelope) -> None:
+        self.held[key] = held
+        data, found = self._inputs.kept(envelope.input)
+        given = None if data is None else self._text_of(data)
+        self._put_item(held, envelope.id, (), envelope.position, (given, found))
+
+    def _put_item(
+        self,
+        held: Held,
+        key: Any,
+        branch: tuple[int, ...],
+        stage: int,
+        given: tuple[str | bytes | None, bytes],
+    ) -> None:
+        row = (
+            held.item,
+            item_key(key),
+            held.root,
+            "/".join(map(str, branch)),
+            self._stages[stage],
+            *given,
+            self._run,
+        )
+        self._writer.put(schema.ITEM, row)
+
+    def _put_completed(self, item: int, stage: int, value: str | bytes) -> None:
+        """Write an outcome that is not the end of a visit."""
+        now = self._facts.started_wall
+        row = (item, "completed", self._stages[stage], value, 0, 0.0, None, now, self._run)
+        self._writer.put(schema.OUTCOME, row)
+
+    def _end(
+        self, step: Transition, outcome: str, value: str | bytes | None, error: str | None = None
+    ) -> Wait:
+        row = (
+            self.held.pop(step.key).item,
+            outcome,
+            self._stages[step.stage],
+            value,
+            step.attempt,
+            step.duration,
+            error,
+            self._facts.timestamp(step.mono),
+            self._run,
+        )
+        self._writer.put(schema.OUTCOME, row)
+        return self._writer.durable()
+
+    def _result(self, step: Transition, value: Any) -> str | bytes:
+        return self._text_of(self._codecs[step.stage].encode(value))
+
+    def _text_of(self, data: bytes) -> str | bytes:
+        """Data as it is kept: as text if it is, for people who look at the tables."""
+        return data if self._codec.name == "pickle" else data.decode()
