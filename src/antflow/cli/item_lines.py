@@ -14,7 +14,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import chain
-from itertools import count as count_from
 from math import isinf
 from typing import Any, Literal
 
@@ -26,6 +25,7 @@ from antflow.cli.item import Item
 from antflow.cli.item_count import count_again, count_lines
 from antflow.cli.letters import LETTER_KEYS, is_letter
 from antflow.cli.lines import LONGEST_LINE, BadLine, InputFile, TextLine
+from antflow.cli.shard import Shard
 from antflow.cli.threads import in_daemon_thread
 
 Format = Literal["lines", "jsonl", "json", "csv"]
@@ -85,6 +85,7 @@ class ItemSource:
         skip: How many items are passed over first, and the bad lines among them.
         key: The field that has an item's id.
         id_of: Makes the id of an item that brings none; ``None`` = the number of its line.
+        shard: The share of the items that is taken; others are passed over; ``None`` = all.
 
     Attributes:
         skipped: How many items have been passed over.
@@ -107,8 +108,10 @@ class ItemSource:
         skip: int = 0,
         key: str = "id",
         id_of: Callable[[Any], Any] | None = None,
+        shard: Shard | None = None,
     ) -> None:
         self._file = file
+        self._shard = shard
         self._key = key
         self._id_of = id_of
         self._is_guess = is_guess
@@ -168,7 +171,7 @@ class ItemSource:
             return
         if again is not None:
             try:
-                next(self._rows_of(again), None)
+                next(self._entries_of(again), None)
             finally:
                 again.close()
 
@@ -213,22 +216,33 @@ class ItemSource:
     async def _count(self) -> None:
         """Count the items in a thread, while the run begins with the first of them."""
         if self._format != "json":  # that is read as a whole before its first item
-            count = self._count_rows if self._format == "csv" else count_lines
+            is_read = self._format == "csv" or self._shard is not None
+            count = self._count_entries if is_read else count_lines
             goes_on = partial(getattr, self, "counts")
             self._counted = await in_daemon_thread(partial(count_again, self._file, count, goes_on))
             self._tell()
 
-    def _count_rows(self, file: InputFile, goes_on: Callable[[], bool]) -> int | None:
-        rows = self._rows_of(file)
-        for count in count_from(0):
-            if next(rows, None) is None:
-                return count
+    def _count_entries(self, file: InputFile, goes_on: Callable[[], bool]) -> int | None:
+        count = 0
+        for entry in self._entries_of(file):
             if not goes_on():
                 return None
-        return None
+            count += self._is_mine(entry)
+        return count
 
-    def _rows_of(self, file: InputFile) -> Iterator[Entry]:
-        return ItemSource(file, "csv", self._pipeline, delimiter=self._delimiter)._entries
+    def _entries_of(self, file: InputFile) -> Iterator[Entry]:
+        """The items and bad lines of the same file, opened again."""
+        again = ItemSource(
+            file,
+            self._format,
+            self._pipeline,
+            delimiter=self._delimiter,
+            key=self._key,
+        )
+        return again._entries
+
+    def _is_mine(self, entry: Entry) -> bool:
+        return self._shard is None or self._shard.takes(entry)
 
     def _tell(self) -> None:
         """Tell the run how many items there will be, if that is known now, or no longer."""
@@ -258,6 +272,8 @@ class ItemSource:
                 entry = next(self._entries, None)
                 if entry is None:
                     break
+                if not self._is_mine(entry):
+                    continue
                 if self.skipped < self._skip:
                     self.skipped += isinstance(entry, Item)
                     self._left_out += 1
@@ -293,7 +309,7 @@ class ItemSource:
             elif line.text.strip():
                 if (entry := parse(line)) is not None:
                     yield entry
-                else:
+                elif self._shard is None:  # else its line was not counted
                     self._left_out += 1
 
     def _in_its_encoding(self, line: TextLine) -> TextLine:
@@ -337,7 +353,7 @@ class ItemSource:
         if not isinstance(values, list):
             hint = "must be an array of items; --format jsonl reads JSON lines"
             raise BadLine(self._file.where(1), hint)
-        self._counted = len(values)
+        self._counted = len(values) if self._shard is None else None
         for number, value in enumerate(values, 1):
             entry = self._from_value(TextLine(number, json.dumps(value)), value)
             if entry is not None:

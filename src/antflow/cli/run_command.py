@@ -71,6 +71,7 @@ from antflow.cli.refusals import (
     traced,
 )
 from antflow.cli.result_rows import ResultRows, rows_for
+from antflow.cli.shard import Shard, takes_shard, warn_of_other_shards
 from antflow.cli.summary import summary_lines
 from antflow.cli.target import find_pipeline
 from antflow.cli.threads import ThreadsLeftBehind, end_at_next_signal
@@ -230,6 +231,7 @@ class Job:
     help="Stop at the first item that fails with such an error, without trying it again: the name "
     "of its class, also with the module.",
 )
+@takes_shard
 @takes_journal
 @takes_metrics
 @takes_target
@@ -254,6 +256,7 @@ def command(
     total: int | None,
     max_failures: float | Failures | None,
     stop_on: tuple[tuple[str, ...], ...],
+    shard: Shard | None,
     **told: Any,  # the options of `takes_sinks`, `takes_metrics` and `takes_journal`
 ) -> None:
     """Run a pipeline on the lines of a file.
@@ -320,11 +323,16 @@ def command(
         dashboard = chosen(dashboard)
         pipeline = with_workers(pipeline, workers)
         id_of = None if keeping is None else keeping.id_of
-        source = ItemSource(file, form, pipeline, limit, delimiter, is_guess, skip, key, id_of)
+        source = ItemSource(
+            file, form, pipeline, limit, delimiter, is_guess, skip, key, id_of, shard
+        )
         try:
             source.check_header()
         except BadLine as error:
             refuse(str(error), error)
+        if keeping is not None and shard is not None and not keeping.is_new:
+            with keeping.reader() as journal:
+                warn_of_other_shards(shard, journal)
         if keeping is not None and told["plan"]:
             asyncio.run(write_plan(pipeline, source, keeping, results))
             return

@@ -209,14 +209,18 @@ class JournalReader:
             result.error = read_error(error).as_error()
             yield result
 
-    def ids(self) -> Iterator[tuple[Any, str | None]]:
+    def ids(self, *, fed_only: bool = False) -> Iterator[tuple[Any, str | None]]:
         """The id of each item, and its outcome; ``None`` if it has none.
+
+        Args:
+            fed_only: Leave out items that were made from others.
 
         Raises:
             JournalCorruptError: As in `results`.
         """
         lines = self._lines()
-        for item, outcome in self._joined("TRUE", lines):
+        which = "items.root IS NULL" if fed_only else "TRUE"
+        for item, outcome in self._joined(which, lines):
             is_made_last = item.root is not None and item.stage in lines.last
             without = "completed" if is_made_last else None
             yield id_of_key(item.key), without if outcome is None else outcome[1]
