@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -18,7 +18,7 @@ from antflow.cli.parameters import complete_file
 from antflow.cli.refusals import refuse
 
 if TYPE_CHECKING:
-    from antflow.sinks import EventLog, EventRecord
+    from antflow.sinks import EventLog, EventRecord, RunRecord
 
 LOOKS_EVERY = 0.25
 """Seconds between two looks at a log that is followed."""
@@ -132,25 +132,39 @@ def trace(source: str, out: str) -> None:
     shell_complete=complete_file,
 )
 @click.option("--run", metavar="ID", help="Which run.  [default: the one that began last]")
-@click.argument("source")
-def report(source: str, out: str | None, run: str | None) -> None:
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
+def report(sources: tuple[str, ...], out: str | None, run: str | None) -> None:
     """Make a report of a run in a log: a page that needs nothing else, or Markdown.
 
     SOURCE is the file of a JsonlSink or a SqliteSink, or the address of a PostgresSink's database,
-    postgresql://… It may be read while a run writes it.
+    postgresql://… It may be read while a run writes it. Several make one report of their last
+    runs, which must be of one pipeline: the shards of a job.
     """
     from antflow.sinks.file_sink import writable_path
     from antflow.sinks.postgres import without_password
     from antflow.sinks.report.markdown import markdown
     from antflow.sinks.report.report_sink import latest_run, report_of, write_report
+    from antflow.sinks.report.shards import report_of_shards
 
-    if out is not None:
-        _refuse_log(out, source)
-    with _opened(source) as log:
-        if (record := latest_run(log, run)) is None:
-            shown = without_password(source)
-            refuse(f"{shown!r}: has no run{'' if run is None else f' {run!r}'}")
-        made = report_of(log, record)
+    if run is not None and len(sources) > 1:
+        refuse(f"--run {run!r}: of several logs, the last run of each is taken")
+    for number, source in enumerate(sources):
+        if out is not None:
+            _refuse_log(out, source)
+        if any(source == other or is_same_file(source, other) for other in sources[:number]):
+            refuse(f"{without_password(source)!r}: is given twice")
+    with ExitStack() as stack:
+        parts: list[tuple[EventLog, RunRecord]] = []
+        for source in sources:
+            log = stack.enter_context(_opened(source))
+            if (record := latest_run(log, run)) is None:
+                shown = without_password(source)
+                refuse(f"{shown!r}: has no run{'' if run is None else f' {run!r}'}")
+            parts.append((log, record))
+        try:
+            made = report_of(*parts[0]) if len(parts) == 1 else report_of_shards(parts)
+        except ValueError as error:
+            refuse(str(error), error)
         if out in (None, "", "-"):
             click.echo(markdown(made), nl=False)
             return

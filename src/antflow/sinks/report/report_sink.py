@@ -97,7 +97,7 @@ class ReportSink(FileSink):
         """Write the report of a run that goes on while the program ends."""
         runs, self._runs, self._made = self._runs, {}, None
         for facts, figures in runs.values():
-            report = _unfinished(figures)
+            report = unfinished(figures)
             _describe(report, facts)
             write_report(self._path, report)
 
@@ -118,14 +118,19 @@ def report_of(log: EventLog, run: RunRecord) -> Report:
     for record in log.events(run=run.run):
         figures.told(record)
     if run.ended is None or run.how is None:
-        report = _unfinished(figures)
+        report = unfinished(figures)
     else:
         counts = {name: getattr(run, name) or 0 for name in COUNTS}
-        error = f"{run.error_type}: {run.error}" if run.error_type else ""
-        report = figures.report(run.ended - run.started, run.how, counts | {"in flight": 0}, error)
+        duration = run.ended - run.started
+        report = figures.report(duration, run.how, counts | {"in flight": 0}, error_of(run))
         report.lost = run.dropped_events or 0
     report.facts = {"run": run.run, "made by": f"antflow {__version__}, from a log of events"}
     return report
+
+
+def error_of(run: RunRecord) -> str:
+    """The error that a run raised, with its type; "" if it raised none."""
+    return f"{run.error_type}: {run.error}" if run.error_type else ""
 
 
 def text_of(report: Report, path: str | os.PathLike[str]) -> str:
@@ -153,7 +158,7 @@ def write_report(path: Path, report: Report) -> None:
         raise
 
 
-def _unfinished(figures: RunFigures) -> Report:
+def unfinished(figures: RunFigures) -> Report:
     """The report about a run without an end, as far as events tell."""
     counts = dict.fromkeys((*COUNTS, "in flight"), 0)
     last = len(figures.stages) - 1
