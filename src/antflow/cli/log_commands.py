@@ -139,8 +139,8 @@ def report(source: str, out: str | None, run: str | None) -> None:
     SOURCE is the file of a JsonlSink or a SqliteSink, or the address of a PostgresSink's database,
     postgresql://… It may be read while a run writes it.
     """
+    from antflow._core.addresses import without_password
     from antflow.sinks.file_sink import writable_path
-    from antflow.sinks.postgres import without_password
     from antflow.sinks.report.markdown import markdown
     from antflow.sinks.report.report_sink import latest_run, report_of, write_report
 
@@ -178,9 +178,9 @@ def told(event: EventRecord) -> str:
 
 @contextmanager
 def _opened(source: str) -> Iterator[EventLog]:
+    from antflow._core.addresses import without_password
     from antflow.sinks import EventLog
     from antflow.sinks.event_log import UnreadableLog
-    from antflow.sinks.postgres import without_password
 
     try:
         log = EventLog.open(source)
