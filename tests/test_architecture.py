@@ -121,11 +121,13 @@ BANNED: dict[str, str] = {
 
 # The places that read the wall clock: a run does once, and counts its timestamps from there; a
 # service may say as a date how long to wait; and a display says when it started, before it has seen
-# a snapshot. Those that log, and the one that unpickles.
+# a snapshot; and rows are pruned by their age. Those that log, and the one that unpickles.
 ALLOWED: dict[str, list[str]] = {
-    # The second is for messages: since when a journal is in use.
-    "datetime.datetime.now": ["_core/hold_times.py", "journal/writer_lock.py"],
-    "time.time": ["_engine/run.py", "display/base.py"],
+    # The others are for messages: since when a journal is in use.
+    "datetime.datetime.now": [
+        *("_core/hold_times.py", "journal/writer_lock.py", "journal/postgres_lock.py")
+    ],
+    "time.time": ["_engine/run.py", "display/base.py", "journal/pruning.py"],
     # The logger itself, all loggers there are, and the command, which prints warnings.
     "logging.getLogger": [
         "_core/log.py",

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from antflow.journal import store, writer
+from antflow.journal.connections import Row
 
 
 @dataclass
@@ -78,7 +79,7 @@ def watched(crashes: Crashes) -> Iterator[Crashes]:
     """Note the state after each commit of the runs in this block, which are in virtual time."""
 
     class Watched(writer.Writer):
-        def _write(self, connection: Any, rows: Sequence[writer.Row]) -> None:
+        def _write(self, connection: Any, rows: Sequence[Row]) -> None:
             crashes.before_commit()
             super()._write(connection, rows)
             crashes.after_commit()

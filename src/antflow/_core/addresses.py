@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 SCHEMES = ("postgresql://", "postgres://")
 
@@ -24,6 +24,15 @@ def without_password(source: str) -> str:
     if not is_clear or not re.fullmatch(r"((\[[^]]*\]|[^]:[]*)(:\d*)?(,|$))*", hosts):
         return NOT_SHOWN
     return f"{parts.scheme}://{user.partition(':')[0]}{at}{hosts}{parts.path}"
+
+
+def shown_address(source: str) -> str:
+    """An address without its password, and with the schema that it names, if it names one."""
+    shown = without_password(source)
+    if shown == NOT_SHOWN:
+        return shown
+    schema = parse_qs(urlsplit(source).query).get("search_path", [""])[-1]
+    return f"{shown}?search_path={schema}" if re.fullmatch(r"[\w,$ ]+", schema) else shown
 
 
 def check_address(name: str, source: str) -> None:

@@ -68,7 +68,7 @@ class Server:
     def do(self, action: Callable[[Connection], Awaitable[Answer]]) -> Answer:
         """Do something with a connection."""
         if self._runner is None:
-            self._runner = asyncio.Runner()
+            self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         return self._runner.run(self._done(action))
 
     def interrupt(self) -> None:

@@ -67,8 +67,9 @@ def events(source: str, item: str | None, run: str | None, follow: bool, as_json
 def errors(source: str, kind: str | None, run: str | None, ids: bool, as_json: bool) -> None:
     """Sum up the failures in a log or a journal: by type, stage and line of code, or one by one.
 
-    SOURCE is a journal, the file of a JsonlSink or a SqliteSink, or the address of a PostgresSink's
-    database, postgresql://… It may be read while a run writes it.
+    SOURCE is a journal, the file of a JsonlSink or a SqliteSink, or the address of a database,
+    postgresql://…, with a journal or the tables of a PostgresSink. It may be read while a run
+    writes it.
     """
     summary = _error_summary(source, run)
     if not (ids or as_json or kind):
@@ -88,10 +89,10 @@ def errors(source: str, kind: str | None, run: str | None, ids: bool, as_json: b
 
 
 def _error_summary(source: str, run: str | None) -> ErrorSummary:
-    from antflow.cli.journal_commands import opened
-    from antflow.journal.file import is_journal
+    from antflow.cli.journal_commands import opened, told_as_refusal
+    from antflow.journal.databases import is_journal
 
-    if is_journal(source):
+    if told_as_refusal(lambda: is_journal(source)):
         with opened(source) as journal:
             _check_run([each.run_id for each in journal.runs()], run)
             return journal.error_summary(run=run)
