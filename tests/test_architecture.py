@@ -40,8 +40,8 @@ LAYERS: dict[str, set[str]] = {
     "cli": {"", "cli/demo", "display", "sinks", "sinks/report", "journal", "_monitor", "_core"},
     "cli/demo": {"", "cli"},
     "executor": {"sinks", "_engine", "_core"},
-    "journal": {"_core"},
-    "sinks": {"sinks/report", "_core"},
+    "journal": {"_postgres", "_core"},
+    "sinks": {"sinks/report", "_postgres", "_core"},
     "sinks/report": {"sinks", "_core"},
     "testing": {"_monitor", "_core"},
     "display": {"display/terminal", "_monitor", "_core"},
@@ -51,6 +51,7 @@ LAYERS: dict[str, set[str]] = {
     "_engine/limits": {"_engine", "_core"},
     "_engine/children": {"_core"},
     "_engine/loop_health": {"_engine", "_core"},
+    "_postgres": {"_core"},
     "_core": set(),
 }
 
@@ -88,7 +89,7 @@ EVEN_SO: dict[str, list[str]] = {
 
 # Other packages: the files that may import them. What is optional may be imported by one file only.
 THIRD_PARTY: dict[str, list[str]] = {
-    "asyncpg": ["sinks/postgres.py"],
+    "asyncpg": ["_postgres/server.py"],
     "click": ["cli/*"],
     "msgspec": ["journal/msgspec_codec.py"],
     # The user says what to import; and each sink is loaded with its first use.
@@ -120,11 +121,13 @@ BANNED: dict[str, str] = {
 
 # The places that read the wall clock: a run does once, and counts its timestamps from there; a
 # service may say as a date how long to wait; and a display says when it started, before it has seen
-# a snapshot. Those that log, and the one that unpickles.
+# a snapshot; and rows are pruned by their age. Those that log, and the one that unpickles.
 ALLOWED: dict[str, list[str]] = {
-    # The second is for messages: since when a journal is in use.
-    "datetime.datetime.now": ["_core/hold_times.py", "journal/writer_lock.py"],
-    "time.time": ["_engine/run.py", "display/base.py"],
+    # The others are for messages: since when a journal is in use.
+    "datetime.datetime.now": [
+        *("_core/hold_times.py", "journal/writer_lock.py", "journal/postgres_lock.py")
+    ],
+    "time.time": ["_engine/run.py", "display/base.py", "journal/pruning.py"],
     # The logger itself, all loggers there are, and the command, which prints warnings.
     "logging.getLogger": [
         "_core/log.py",

@@ -269,7 +269,7 @@ def check_files(
     """
     given = {} if options is None else options
     files: list[tuple[str, Any]] = []
-    if journal is not None:
+    if journal is not None and not journal.is_remote:
         files.append(("journal", journal.path))
     spill = None if tracker is None else tracker._spill
     if spill is not None:

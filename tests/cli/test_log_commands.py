@@ -140,7 +140,7 @@ def test_a_server_that_fails_is_told_without_its_password(
     postgres.run("CREATE SCHEMA IF NOT EXISTS nothing")
     addresses = {
         postgres.address(search_path="nothing"): "has no events",
-        postgres.address(password="s3cr3t"): "InvalidPasswordError",
+        postgres.address(password="s3cr3t"): "password authentication failed",
         "postgresql://me:s3cr3t/x@host/name": "must be the address of a PostgreSQL database",
     }
     for address, reason in addresses.items():

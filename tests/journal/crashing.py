@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from antflow.journal import store, writer
+from antflow.journal.connections import Row
 
 
 @dataclass
@@ -78,7 +79,7 @@ def watched(crashes: Crashes) -> Iterator[Crashes]:
     """Note the state after each commit of the runs in this block, which are in virtual time."""
 
     class Watched(writer.Writer):
-        def _write(self, connection: Any, rows: Sequence[writer.Row]) -> None:
+        def _write(self, connection: Any, rows: Sequence[Row]) -> None:
             crashes.before_commit()
             super()._write(connection, rows)
             crashes.after_commit()
@@ -89,10 +90,23 @@ def watched(crashes: Crashes) -> Iterator[Crashes]:
     crashes.over()
 
 
-def rows_of(path: Path, query: str) -> list[tuple[Any, ...]]:
+def rows_of(journal: Any, query: str) -> list[tuple[Any, ...]]:
     """What a query finds in a journal that no run has open."""
-    connection = sqlite3.connect(f"file:{os.fspath(path)}?mode=ro", uri=True)
+    if isinstance(journal, str):
+        from tests import postgres_server  # few journals are in a database
+
+        return postgres_server.rows_of(journal, query)
+    connection = sqlite3.connect(f"file:{os.fspath(journal)}?mode=ro", uri=True)
     try:
         return connection.execute(query).fetchall()
     finally:
         connection.close()
+
+
+def change(journal: Any, statement: str) -> None:
+    """Change the rows of a journal that no run has open."""
+    if isinstance(journal, str):
+        rows_of(journal, f"{statement};")
+    else:
+        with closing(sqlite3.connect(journal)) as connection, connection:
+            connection.execute(statement)

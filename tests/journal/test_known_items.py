@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,11 +23,6 @@ from tests.journal.crashing import rows_of
 from tests.journal.test_resuming import Calls, run, two_stages
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Path:
-    return tmp_path / "run.db"
-
-
 def run_as(options: dict[str, Any], calls: Calls, items: list[Any], journal: Any) -> Any:
     """Run two stages in a pipeline with these options; return what came of the items."""
 
@@ -45,7 +39,7 @@ def run_as(options: dict[str, Any], calls: Calls, items: list[Any], journal: Any
 @pytest.mark.parametrize("collects", [True, False])
 @pytest.mark.parametrize("duplicates", ["number", "skip", "error"])
 def test_equal_items_without_ids_are_never_duplicates(
-    duplicates: str, collects: bool, journal: Path
+    duplicates: str, collects: bool, journal: Any
 ) -> None:
     """Each of them is run, even after an equal one has left; the next run knows them all."""
     calls, options = Calls(), {"duplicates": duplicates, "collect_results": collects}
@@ -57,7 +51,7 @@ def test_equal_items_without_ids_are_never_duplicates(
 
 
 @pytest.mark.parametrize("collects", [True, False])
-def test_duplicates_with_keys_are_treated_alike_in_every_run(collects: bool, journal: Path) -> None:
+def test_duplicates_with_keys_are_treated_alike_in_every_run(collects: bool, journal: Any) -> None:
     """Numbered ones are known by their numbers; the others are left out or refused each time."""
     calls, repeated = Calls(), {"id": "a", "value": 1}
     items: list[Any] = [repeated, {"id": "b", "value": 2}, repeated]
@@ -99,7 +93,7 @@ class Unreadable(dict[Any, Any]):
     ],
 )
 def test_items_that_can_have_no_key_fail_and_the_others_go_on(
-    item: Any, told: str, journal: Path
+    item: Any, told: str, journal: Any
 ) -> None:
     """They say why, in each run; what is known of an item with the same number is not theirs."""
     calls = Calls()
@@ -115,7 +109,7 @@ def test_items_that_can_have_no_key_fail_and_the_others_go_on(
     assert rows_of(journal, "SELECT count(*) FROM items") == [(2,)]
 
 
-def test_a_child_is_not_taken_for_a_fed_item_of_its_name(journal: Path) -> None:
+def test_a_child_is_not_taken_for_a_fed_item_of_its_name(journal: Any) -> None:
     """A child named ``a/0`` and an item ``a/0`` are two, whichever comes first."""
     calls = Calls()
 
@@ -132,7 +126,7 @@ def test_a_child_is_not_taken_for_a_fed_item_of_its_name(journal: Path) -> None:
         assert (results.values(), results.stats.items_expanded) == ([1], 2)
 
 
-def test_results_that_cannot_be_kept_end_the_run_at_the_first(journal: Path) -> None:
+def test_results_that_cannot_be_kept_end_the_run_at_the_first(journal: Any) -> None:
     """The error says which stage returned what; no further items are begun."""
     calls = Calls()
     bad = Stage("Get", 1, [calls.task("Get", lambda n: {"rows": [1, Strange("x")]})])
@@ -142,7 +136,7 @@ def test_results_that_cannot_be_kept_end_the_run_at_the_first(journal: Path) -> 
 
 
 def test_an_input_that_cannot_be_kept_is_told_of_once(
-    journal: Path, caplog: pytest.LogCaptureFixture
+    journal: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its results are known by its key; whether it has changed is not."""
     calls = Calls()
@@ -155,7 +149,7 @@ def test_an_input_that_cannot_be_kept_is_told_of_once(
     assert [told in record.getMessage() for record in caplog.records] == [True, True]
 
 
-def test_children_that_cannot_be_kept_end_the_run(journal: Path) -> None:
+def test_children_that_cannot_be_kept_end_the_run(journal: Any) -> None:
     """They would not be there when the run goes on."""
     split = Stage("Split", 1, [lambda n: [Strange("x")]], expand=True)
     with pytest.raises(NotSerialisable, match="result of stage 'Split'"):
@@ -165,7 +159,7 @@ def test_children_that_cannot_be_kept_end_the_run(journal: Path) -> None:
 # The same key, another input
 
 
-def test_another_input_can_be_an_error_or_be_ignored(journal: Path) -> None:
+def test_another_input_can_be_an_error_or_be_ignored(journal: Any) -> None:
     """With "error" the run ends and names the item; with "reuse" the old result is used."""
     calls = Calls()
     run(two_stages(calls), [{"id": "a", "value": 1}], journal)
@@ -177,7 +171,7 @@ def test_another_input_can_be_an_error_or_be_ignored(journal: Path) -> None:
     assert (results.values(), results.changed, calls.new()) == ([20], 0, [])
 
 
-def test_an_item_with_another_input_is_made_into_others_again(journal: Path) -> None:
+def test_an_item_with_another_input_is_made_into_others_again(journal: Any) -> None:
     """Nothing is left of those that were made from the old input."""
     calls = Calls()
 
@@ -195,7 +189,7 @@ def test_an_item_with_another_input_is_made_into_others_again(journal: Path) -> 
     assert run(stages(), [{"id": "a", "value": 2}], journal).resumed == 3
 
 
-def test_an_item_that_is_fed_to_another_stage_is_run_again(journal: Path) -> None:
+def test_an_item_that_is_fed_to_another_stage_is_run_again(journal: Any) -> None:
     """What it went through before is not what it goes through now."""
     calls = Calls()
 
@@ -222,7 +216,7 @@ def three(calls: Calls, **versions: Any) -> list[Stage]:
 
 @pytest.mark.parametrize(("stage", "made"), [("A", "ABC"), ("B", "BC"), ("C", "C")])
 def test_stages_are_run_again_from_the_first_that_has_changed(
-    stage: str, made: str, journal: Path
+    stage: str, made: str, journal: Any
 ) -> None:
     """And back in the old version: what only the old one had made may be used or made again."""
     calls = Calls()
@@ -247,7 +241,7 @@ def test_stages_are_run_again_from_the_first_that_has_changed(
     ],
 )
 def test_a_stage_that_was_added_or_removed_or_moved_counts_as_changed(
-    names: str, made: str, journal: Path
+    names: str, made: str, journal: Any
 ) -> None:
     """What was made before it is used."""
     calls = Calls()
@@ -260,7 +254,7 @@ def test_a_stage_that_was_added_or_removed_or_moved_counts_as_changed(
         assert sorted(name for name, _ in calls.new()) == sorted(expected * 2)
 
 
-def test_a_new_version_of_an_expanding_stage_makes_its_items_again(journal: Path) -> None:
+def test_a_new_version_of_an_expanding_stage_makes_its_items_again(journal: Any) -> None:
     """Those of the old version are gone, with all that was kept of them."""
     calls = Calls()
 
@@ -282,7 +276,7 @@ def test_a_new_version_of_an_expanding_stage_makes_its_items_again(journal: Path
     assert run(stages(3), [1], journal).values() == [10, 11, 12]
 
 
-def test_items_made_after_a_skipped_stage_are_not_made_twice(journal: Path) -> None:
+def test_items_made_after_a_skipped_stage_are_not_made_twice(journal: Any) -> None:
     """Nothing is kept of a stage that was skipped, but the item was in the next one."""
     calls = Calls()
     calls.broken = {("Split", 1)}
@@ -311,7 +305,7 @@ def test_items_made_after_a_skipped_stage_are_not_made_twice(journal: Path) -> N
 # On their way
 
 
-def interrupted(calls: Calls, items: int, journal: Path, stage: str, capacity: int) -> list[Stage]:
+def interrupted(calls: Calls, items: int, journal: Any, stage: str, capacity: int) -> list[Stage]:
     """Stages, after a run of them in which no item got through this one."""
 
     async def hang(_: Any) -> None:
@@ -335,7 +329,7 @@ def interrupted(calls: Calls, items: int, journal: Path, stage: str, capacity: i
     return stages("")
 
 
-def test_a_worker_that_takes_in_known_items_does_not_wait_for_itself(journal: Path) -> None:
+def test_a_worker_that_takes_in_known_items_does_not_wait_for_itself(journal: Any) -> None:
     """It is the one that has to make room in its stage."""
     stages = interrupted(Calls(), 3, journal, "A", 1)
 
@@ -345,7 +339,7 @@ def test_a_worker_that_takes_in_known_items_does_not_wait_for_itself(journal: Pa
     assert run_virtual(main) == [0, 1, 2]
 
 
-def test_known_items_that_wait_for_room_are_settled_if_the_run_is_cancelled(journal: Path) -> None:
+def test_known_items_that_wait_for_room_are_settled_if_the_run_is_cancelled(journal: Any) -> None:
     """All that the run had taken from its source have a result."""
     interrupted(Calls(), 20, journal, "B", 30)
     taken: list[int] = []
@@ -380,7 +374,7 @@ async def refuse(_: Any) -> Any:
     raise Refused("no")
 
 
-def test_failed_items_are_retried_by_the_bases_of_their_errors(journal: Path) -> None:
+def test_failed_items_are_retried_by_the_bases_of_their_errors(journal: Any) -> None:
     """As ``except`` would catch them."""
     stages = [Stage("Ask", 1, [refuse], task_attempts=1)]
     run(stages, [1], journal)
@@ -389,7 +383,7 @@ def test_failed_items_are_retried_by_the_bases_of_their_errors(journal: Path) ->
     assert run(mended, [1], journal, retry_failed=OSError).values() == ["1"]
 
 
-def test_an_item_that_took_too_long_stays_failed_or_has_all_its_time_again(journal: Path) -> None:
+def test_an_item_that_took_too_long_stays_failed_or_has_all_its_time_again(journal: Any) -> None:
     """Its time begins anew in each run, for items made from it too."""
 
     def stages(seconds: float) -> list[Stage]:
@@ -408,7 +402,7 @@ def test_an_item_that_took_too_long_stays_failed_or_has_all_its_time_again(journ
 
 
 def test_a_retried_item_goes_on_although_the_run_that_retried_it_did_not_end(
-    journal: Path,
+    journal: Any,
 ) -> None:
     """After the stages that it completed since, and not from its old failure."""
     calls = Calls()
@@ -432,7 +426,7 @@ def test_a_retried_item_goes_on_although_the_run_that_retried_it_did_not_end(
     assert calls.new() == [("B", 1), ("C", 2)]
 
 
-def test_a_result_that_is_passed_in_goes_on_although_that_run_did_not_end(journal: Path) -> None:
+def test_a_result_that_is_passed_in_goes_on_although_that_run_did_not_end(journal: Any) -> None:
     """As with ``retry_failed=True``: it was asked to go on, so it is not a failed item any more."""
     calls = Calls()
     calls.broken = {("Put", 2)}
@@ -457,7 +451,7 @@ def test_a_result_that_is_passed_in_goes_on_although_that_run_did_not_end(journa
 
 @pytest.mark.parametrize("limit", [3, Failures(count=3, of_last=10)])
 def test_failures_of_a_run_that_was_stopped_by_max_failures_are_retried(
-    limit: Any, journal: Path
+    limit: Any, journal: Any
 ) -> None:
     """By themselves, and once: those that then fail in a run that is not stopped stay failed."""
     calls = Calls()
@@ -474,7 +468,7 @@ def test_failures_of_a_run_that_was_stopped_by_max_failures_are_retried(
     assert calls.new() == []
 
 
-def test_only_what_stopped_a_run_is_retried(journal: Path) -> None:
+def test_only_what_stopped_a_run_is_retried(journal: Any) -> None:
     """An item that had failed before for a reason of its own stays failed."""
     calls = Calls()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from antflow import Pipeline, Stage
 from antflow.exceptions import DuplicateItemError, JournalOpenError
 from antflow.journal import Journal, Plan
 from antflow.testing import run_virtual
+from tests.journal.crashing import rows_of
 
 broken: set[int] = set()
 
@@ -43,9 +44,9 @@ def made(*numbers: int) -> list[dict[str, int]]:
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Path:
+def journal(new_journal: Callable[[], Any]) -> Any:
     """Items 0 to 3 are completed, 4 has failed in Put."""
-    path = tmp_path / "run.db"
+    path = new_journal()
     broken.clear()
     broken.add(4)
 
@@ -63,9 +64,10 @@ def plan(pipeline: Pipeline[Any, Any], items: Any, journal: Any, **options: Any)
     return asyncio.run(main())
 
 
-def test_a_plan_says_what_is_settled_new_and_run_again(journal: Path) -> None:
+def test_a_plan_says_what_is_settled_new_and_run_again(journal: Any) -> None:
     """And why, and how long it takes; nothing is run and nothing is written."""
-    before = journal.read_bytes()
+    rows = "SELECT * FROM items LEFT JOIN outcomes USING (item) ORDER BY items.item"
+    before = rows_of(journal, rows)
     items = [*made(0, 1), {"id": 2, "value": 7}, *made(4, 5, 6)]
     found = plan(pipeline(), items, journal)
     assert found == Plan(6, {"completed": 2, "failed": 1}, 2, {}, {"another input": 1}, 8.0)
@@ -79,10 +81,10 @@ def test_a_plan_says_what_is_settled_new_and_run_again(journal: Path) -> None:
     assert found.again == {"another input": 1, "failed: ValueError": 1}
     assert found.settled == {"completed": 2}
     assert plan(pipeline(), items, Journal(journal, on_input_change="reuse")).again == {}
-    assert journal.read_bytes() == before
+    assert rows_of(journal, rows) == before
 
 
-def test_a_changed_stage_is_named(journal: Path) -> None:
+def test_a_changed_stage_is_named(journal: Any) -> None:
     """Items go on where the pipeline differs; what is before that is not paid for again."""
     found = plan(pipeline(version=2), made(*range(5)), journal)
     assert (found.again, found.to_run) == ({"another version of Put": 5}, 5)
@@ -95,9 +97,9 @@ def test_a_changed_stage_is_named(journal: Path) -> None:
     assert plan(more, made(0, 4), journal).again == {"more stages than before": 1}
 
 
-def test_items_on_their_way_go_on(tmp_path: Path) -> None:
+def test_items_on_their_way_go_on(new_journal: Callable[[], Any]) -> None:
     """A run that was cancelled leaves items that go on in the stage that they had reached."""
-    path = tmp_path / "run.db"
+    path = new_journal()
 
     async def main() -> None:
         with pytest.raises(TimeoutError):

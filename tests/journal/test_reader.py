@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from antflow.exceptions import (
     JournalVersionError,
 )
 from antflow.journal import Journal
+from tests.journal.crashing import change
 
 
 async def get(number: int) -> int:
@@ -36,7 +38,7 @@ def stages() -> list[Stage]:
     return [Stage("Get", 2, [get], task_attempts=1), Stage("Put", 2, [put], task_attempts=1)]
 
 
-def run(path: Path, items: Any, stages: list[Stage], **options: Any) -> None:
+def run(path: Any, items: Any, stages: list[Stage], **options: Any) -> None:
     async def main() -> None:
         pipeline = Pipeline[Any, Any](stages, name="numbers")
         await pipeline.run(items, journal=Journal(path, **options), on_failures="ignore")
@@ -45,13 +47,13 @@ def run(path: Path, items: Any, stages: list[Stage], **options: Any) -> None:
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Path:
-    path = tmp_path / "run.db"
+def journal(new_journal: Callable[[], Any]) -> Any:
+    path = new_journal()
     run(path, [{"id": f"n{n}", "value": n} for n in range(9)], stages())
     return path
 
 
-def test_results_and_failures_are_read_as_they_were(journal: Path) -> None:
+def test_results_and_failures_are_read_as_they_were(journal: Any) -> None:
     """Ids, values, stages, attempts and inputs come back; of failures type, text and place too."""
     with Journal.open(journal) as reader:
         results = {each.id: each for each in reader.results()}
@@ -71,7 +73,7 @@ def test_results_and_failures_are_read_as_they_were(journal: Path) -> None:
     assert "test_reader.py:" in failed["n7"].location
 
 
-def test_a_journal_is_summed_up(journal: Path) -> None:
+def test_a_journal_is_summed_up(journal: Any) -> None:
     """Its numbers, its failures and its runs."""
     run(journal, [{"id": "n3", "value": 3}, {"id": "m", "value": 1}], stages())
     with Journal.open(journal) as reader:
@@ -81,7 +83,7 @@ def test_a_journal_is_summed_up(journal: Path) -> None:
     assert (info.items, info.made, info.in_flight, info.runs) == (10, 0, 0, 2)
     assert info.outcomes == {"completed": 7, "failed": 2, "dropped": 1}
     assert info.stages == ("Get", "Put")
-    assert info.size_bytes >= journal.stat().st_size
+    assert info.size_bytes > 10_000
     assert "10 items in 2 runs" in str(info)
     assert summary.errors_by_type == {"ValueError": 1, "OSError": 1} == old.errors_by_type
     assert summary.errors_by_stage == {"Get": 1, "Put": 1}
@@ -91,9 +93,9 @@ def test_a_journal_is_summed_up(journal: Path) -> None:
     assert first.started <= first.ended <= second.started
 
 
-def test_children_are_read_with_their_ids(tmp_path: Path) -> None:
+def test_children_are_read_with_their_ids(new_journal: Callable[[], Any]) -> None:
     """Items that were made in the last stage are completed; one whose parent goes on is not."""
-    path = tmp_path / "run.db"
+    path = new_journal()
 
     async def split(number: int) -> list[int]:
         return [number * 10, number * 10 + 1]
@@ -106,9 +108,9 @@ def test_children_are_read_with_their_ids(tmp_path: Path) -> None:
         assert dict(reader.ids()) == {"a": "expanded", "a/0": "completed", "a/1": "completed"}
 
 
-def test_a_journal_is_read_while_a_run_writes_it(tmp_path: Path) -> None:
+def test_a_journal_is_read_while_a_run_writes_it(new_journal: Callable[[], Any]) -> None:
     """What is committed is seen; the run is not held up."""
-    path = tmp_path / "run.db"
+    path = new_journal()
     seen: list[tuple[int, int, Any]] = []
 
     async def look(number: int) -> int:
@@ -125,7 +127,7 @@ def test_a_journal_is_read_while_a_run_writes_it(tmp_path: Path) -> None:
     assert ended is None
 
 
-def test_what_is_wrong_with_a_journal_is_said(journal: Path, tmp_path: Path) -> None:
+def test_what_is_wrong_with_a_journal_is_said(tmp_path: Path) -> None:
     """Another file, a newer one, one that is not there, one that was killed as it was made."""
     with pytest.raises(JournalOpenError, match="No such file"):
         Journal.open(tmp_path / "none.db")
@@ -137,6 +139,8 @@ def test_what_is_wrong_with_a_journal_is_said(journal: Path, tmp_path: Path) -> 
     open_for_writing(tmp_path / "begun.db").close()
     with pytest.raises(JournalOpenError, match="is empty"):
         Journal.open(tmp_path / "begun.db")
+    journal = tmp_path / "run.db"
+    run(journal, [1], stages())
     with closing(sqlite3.connect(journal)) as connection:
         connection.execute("PRAGMA user_version = 99")
     with pytest.raises(JournalVersionError, match="a newer version"):
@@ -144,12 +148,11 @@ def test_what_is_wrong_with_a_journal_is_said(journal: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("table", ["items", "outcomes", "results"])
-def test_a_damaged_row_is_not_read_over(journal: Path, table: str) -> None:
+def test_a_damaged_row_is_not_read_over(journal: Any, table: str) -> None:
     """A bit that has changed is noticed, with the table and the item; the others can be read."""
     column = "input" if table == "items" else "value"
     where = "item = 8" if table == "results" else "item = 5"
-    with closing(sqlite3.connect(journal)) as connection, connection:
-        connection.execute(f"UPDATE {table} SET {column} = '77' WHERE {where}")
+    change(journal, f"UPDATE {table} SET {column} = '77' WHERE {where}")
     told = f"a row of the table {table} is damaged"
     with Journal.open(journal) as reader, pytest.raises(JournalCorruptError, match=told):
         assert [*reader.results(), *reader.failed()]
@@ -169,7 +172,7 @@ def test_pickles_are_only_read_if_they_are_trusted(tmp_path: Path) -> None:
         assert sorted(each.value for each in reader.results()) == [10, 20, 30]
 
 
-def test_failed_items_are_retried_by_the_names_of_their_errors(journal: Path) -> None:
+def test_failed_items_are_retried_by_the_names_of_their_errors(journal: Any) -> None:
     """A name stands for its class and those derived from it, alone or with its module."""
 
     async def fine(number: int) -> int:

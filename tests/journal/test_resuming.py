@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from antflow._monitor.view import Viewer
 from antflow.display.bars import counts_line
 from antflow.display.canvas import Canvas
 from antflow.display.plain import progress_text
+from tests.journal.crashing import rows_of
 
 Task = Callable[[Any], Any]
 
@@ -68,12 +68,7 @@ def two_stages(calls: Calls) -> list[Stage]:
     ]
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Path:
-    return tmp_path / "run.db"
-
-
-def test_settled_items_are_not_run_again(journal: Path) -> None:
+def test_settled_items_are_not_run_again(journal: Any) -> None:
     """The same run again calls nothing, and has the same results; new items are run."""
     calls = Calls()
     first = run(two_stages(calls), range(5), journal)
@@ -85,7 +80,7 @@ def test_settled_items_are_not_run_again(journal: Path) -> None:
     assert (second.stats.items_accepted, second.stats.items_processed) == (6, 6)
 
 
-def test_failed_items_stay_failed_or_go_on_where_they_failed(journal: Path) -> None:
+def test_failed_items_stay_failed_or_go_on_where_they_failed(journal: Any) -> None:
     """A failed item is run again only if that is asked for, and from the stage that failed."""
     calls = Calls()
     calls.broken = {("Put", 3)}
@@ -105,7 +100,7 @@ def test_failed_items_stay_failed_or_go_on_where_they_failed(journal: Path) -> N
     assert (mended.values(), mended.failed) == ([10, 20, 30, 40, 50], [])
 
 
-def test_items_made_from_others_are_resumed_too(journal: Path) -> None:
+def test_items_made_from_others_are_resumed_too(journal: Any) -> None:
     """Children are known with their parent: settled ones stay, the others go on."""
     calls = Calls()
     calls.broken = {("Put", 11)}
@@ -134,7 +129,7 @@ def test_items_made_from_others_are_resumed_too(journal: Path) -> None:
     assert (stats.items_dropped, stats.items_in_flight, results.resumed) == (2, 0, 7)
 
 
-def test_another_input_under_a_known_key_is_run_again(journal: Path) -> None:
+def test_another_input_under_a_known_key_is_run_again(journal: Any) -> None:
     """A stale result never comes back silently."""
     calls = Calls()
     run(two_stages(calls), [{"id": "a", "value": 1}, {"id": "b", "value": 2}], journal)
@@ -146,7 +141,7 @@ def test_another_input_under_a_known_key_is_run_again(journal: Path) -> None:
     assert run(two_stages(calls), changed, journal).resumed == 2
 
 
-def test_a_new_version_of_a_stage_uses_no_old_results_from_there_on(journal: Path) -> None:
+def test_a_new_version_of_a_stage_uses_no_old_results_from_there_on(journal: Any) -> None:
     """Results of the stages before it are used, its own and later ones are made again."""
     calls = Calls()
     run(two_stages(calls), [1], journal)
@@ -158,9 +153,12 @@ def test_a_new_version_of_a_stage_uses_no_old_results_from_there_on(journal: Pat
     assert run([get, newer], [1], journal).resumed == 1
 
 
-def test_the_idempotency_key_is_the_same_in_every_run_of_a_journal(journal: Path) -> None:
+def test_the_idempotency_key_is_the_same_in_every_run_of_a_journal(
+    new_journal: Callable[[], Any],
+) -> None:
     """It depends on the journal, the item and the stage."""
     keys: list[str] = []
+    journal = new_journal()
 
     async def ask(value: Any) -> Any:
         keys.append(current_item().idempotency_key)
@@ -172,11 +170,11 @@ def test_the_idempotency_key_is_the_same_in_every_run_of_a_journal(journal: Path
     run(stages, ["b", "a"], journal, retry_failed=True)
     assert len(set(keys)) == 2
     assert keys[:4] == [keys[0]] * 4
-    run(stages, ["a"], journal.with_name("other.db"))
+    run(stages, ["a"], new_journal())
     assert keys[-1] not in keys[:-2]
 
 
-def test_equal_items_stay_two(journal: Path) -> None:
+def test_equal_items_stay_two(journal: Any) -> None:
     """Without ids, an item is known by its content, and the second of two equal ones as such."""
     calls = Calls()
     assert run(two_stages(calls), [1, 1, 2], journal).values() == [20, 20, 30]
@@ -227,7 +225,7 @@ def test_a_killed_run_repeats_at_most_one_attempt_per_worker(tmp_path: Path) -> 
     assert resumed >= 3 * 60 - 3 * 2 * 4  # all but those that were in one of the two stages
 
 
-def test_a_checkpoint_is_there_on_later_tries_and_in_later_runs(journal: Path) -> None:
+def test_a_checkpoint_is_there_on_later_tries_and_in_later_runs(journal: Any) -> None:
     """A batch job is submitted once, and polled on: by the next try, and by the next run."""
     submitted: list[Any] = []
     polled: list[Any] = []
@@ -255,14 +253,13 @@ def test_a_checkpoint_is_there_on_later_tries_and_in_later_runs(journal: Path) -
     assert (submitted, len(polled)) == (["a", "b"], 6)
 
 
-def test_a_checkpoint_of_a_plain_function_is_kept_when_the_call_returns(journal: Path) -> None:
+def test_a_checkpoint_of_a_plain_function_is_kept_when_the_call_returns(journal: Any) -> None:
     """In a thread there is nothing to await."""
     kept: list[Any] = []
 
     def ask(value: int) -> int:
         current_item().checkpoint(value + 1)
-        with closing(sqlite3.connect(journal)) as connection:
-            kept.extend(connection.execute("SELECT value FROM checkpoints").fetchall())
+        kept.extend(rows_of(journal, "SELECT value FROM checkpoints"))
         return value
 
     run([Stage("Ask", 1, [ask])], [1], journal)
@@ -286,7 +283,7 @@ def test_without_a_journal_a_checkpoint_lasts_as_long_as_the_run() -> None:
 
 
 def test_displays_say_how_many_were_resumed(
-    journal: Path, capsys: pytest.CaptureFixture[str]
+    journal: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Plain lines and the summary of a display have the number, and a run without any has none."""
     calls = Calls()
@@ -320,8 +317,9 @@ def test_displays_say_what_is_wrong_with_the_journal(state: JournalState | None,
     assert ("journal" in plain, "journal" in drawn) == (bool(text), bool(text))
 
 
-def test_an_item_does_not_wait_for_the_commit_of_its_admission(journal: Path) -> None:
+def test_an_item_does_not_wait_for_the_commit_of_its_admission(tmp_path: Path) -> None:
     """The first stage begins while the journal is locked; what it returned waits."""
+    journal = tmp_path / "run.db"
     run([Stage("Get", 1, [lambda n: n])], [0], journal)
     lock = sqlite3.connect(journal, isolation_level=None)
 

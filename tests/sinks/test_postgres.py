@@ -18,8 +18,8 @@ import asyncpg
 import pytest
 
 from antflow import Pipeline, Stage
+from antflow._core.addresses import without_password
 from antflow.sinks import EventLog, EventRecord, PostgresSink
-from antflow.sinks.postgres import without_password
 from tests.postgres_server import OWNER, PASSWORD, PostgresServer
 
 from .test_sink import run
@@ -292,7 +292,8 @@ def test_a_server_that_does_not_answer_costs_no_item(
     warnings: list[str],
 ) -> None:
     """A server that takes what it is sent and says nothing is given up after a while."""
-    monkeypatch.setattr("antflow.sinks.postgres.LONGEST_WAIT", 1.0)
+    for module in ("antflow._postgres.server", "antflow.sinks.postgres"):
+        monkeypatch.setattr(f"{module}.LONGEST_WAIT", 1.0)
     sink = PostgresSink(dsn, batch=20, every=0.005)
     try:
         if when == "connecting":

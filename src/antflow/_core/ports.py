@@ -102,6 +102,14 @@ class Memory(Store, Protocol):
     id: str
     on_broken: Callable[[Exception], None]
 
+    def look_up(self, envelopes: Sequence[Envelope]) -> Wait:
+        """Read what `recall`, which follows at once, is going to ask of a database.
+
+        Raises:
+            Exception: As in `recall`; the same if the awaitable raises it.
+        """
+        ...
+
     def recall(
         self, envelopes: Sequence[Envelope], stage: int, counts: RecallCounts
     ) -> tuple[Sequence[Envelope], Sequence[Known]]:

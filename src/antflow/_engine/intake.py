@@ -189,6 +189,8 @@ class Entrance:
         known: deque[Known] = deque()
         try:
             if self._memory is not None:
+                if (wait := self._memory.look_up(envelopes)) is not None:
+                    await wait
                 envelopes, found = self._memory.recall(envelopes, stage, self._run.ledger.recalled)
                 known.extend(found)
                 self._expect(known)

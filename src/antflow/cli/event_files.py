@@ -40,9 +40,9 @@ class SinkOption(NamedTuple):
 
 
 def _events(path: str) -> Sink:
+    from antflow._core.addresses import SCHEMES
     from antflow.sinks import JsonlSink, PostgresSink, SqliteSink
     from antflow.sinks.jsonl import check_events
-    from antflow.sinks.postgres import SCHEMES
     from antflow.sinks.sqlite import check_database
 
     if path.startswith(SCHEMES):
@@ -130,7 +130,7 @@ def sinks_for(given: Mapping[str, Any], named: NamedFiles) -> list[Sink]:
 
 
 def _made(option: SinkOption, path: str) -> Sink:
-    from antflow.sinks.postgres import without_password  # most runs have none
+    from antflow._core.addresses import without_password
 
     try:
         return option.make(path)

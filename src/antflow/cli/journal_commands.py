@@ -171,7 +171,7 @@ def told_as_refusal(action: Callable[[], Any]) -> Any:
     """Do something with a journal; refuse if it cannot be done."""
     try:
         return action()
-    except JournalError as error:
+    except (JournalError, ValueError, ImportError) as error:
         refuse(str(error), error)
 
 
@@ -187,7 +187,7 @@ def opened(source: str) -> Iterator[JournalReader]:
     try:
         with Journal.open(source) as journal:
             yield journal
-    except (JournalError, NotRestorable) as error:
+    except (JournalError, NotRestorable, ValueError, ImportError) as error:
         refuse(str(error), error)
 
 
@@ -202,5 +202,7 @@ def told(run: JournalRun) -> str:
 
 def rows_text(copied: Copied, target: str) -> str:
     """``copied to new.db: 12 items, 30 results``."""
+    from antflow.journal.databases import journal_name
+
     counts = ", ".join(f"{copied.rows[table]:,} {table}" for table in ("items", "outcomes"))
-    return clean(f"copied to {json_text(target)}: {counts}")
+    return clean(f"copied to {json_text(journal_name(target))}: {counts}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from antflow._core.addresses import SCHEMES
 from antflow._core.errors import JournalError
 from antflow._core.text import clean
 from antflow.cli.output_file import NAMES_OF_STDOUT, NamedFiles, Old
@@ -57,8 +57,9 @@ def takes_journal(command: Command) -> Command:
     journal = click.option(
         "--journal",
         metavar="FILE",
-        help="File in which the run keeps what it has done. The same command again goes on where "
-        "the last run ended, however that was, and completes the files of --out and --failed.",
+        help="File, or address of a PostgreSQL database (postgresql://…), in which the run keeps "
+        "what it has done. The same command again goes on where the last run ended, however that "
+        "was, and completes the files of --out and --failed.",
         shell_complete=complete_file,
     )
     key = click.option(
@@ -87,7 +88,7 @@ class Keeping:
     """The journal of a run of the command.
 
     Args:
-        path: Its file.
+        path: Its file, or the address of its database.
         retried: Which failed items are run again.
         is_new: Whether nothing is in it yet.
     """
@@ -102,7 +103,7 @@ class Keeping:
 
     def reader(self) -> JournalReader:
         """Open it to read it."""
-        return self.journal.open(self.journal.path)
+        return self.journal.reader()
 
     def id_of(self, content: Any) -> str:
         """The id of an item that brings none."""
@@ -168,17 +169,19 @@ def keeping_for(told: Mapping[str, Any], named: NamedFiles) -> Keeping | None:
         return None
     if path in ("", *NAMES_OF_STDOUT):
         refuse(f"--journal {path!r}: must be the name of a file")
-    named.add("--journal", path)
+    if not path.startswith(SCHEMES):
+        named.add("--journal", path)
     try:
         return Keeping(path, retried, _is_new(path))
-    except JournalError as error:
+    except (JournalError, ValueError, ImportError) as error:
         refuse(f"--journal: {error}", error)
 
 
 def _is_new(path: str) -> bool:
+    from antflow.journal.databases import is_there
     from antflow.journal.journal import Journal
 
-    if not os.path.exists(path) or not os.path.getsize(path):
+    if not is_there(path):
         return True
     with Journal.open(path) as journal:
         return not journal.info.items

@@ -67,8 +67,9 @@ def events(source: str, item: str | None, run: str | None, follow: bool, as_json
 def errors(source: str, kind: str | None, run: str | None, ids: bool, as_json: bool) -> None:
     """Sum up the failures in a log or a journal: by type, stage and line of code, or one by one.
 
-    SOURCE is a journal, the file of a JsonlSink or a SqliteSink, or the address of a PostgresSink's
-    database, postgresql://… It may be read while a run writes it.
+    SOURCE is a journal, the file of a JsonlSink or a SqliteSink, or the address of a database,
+    postgresql://…, with a journal or the tables of a PostgresSink. It may be read while a run
+    writes it.
     """
     summary = _error_summary(source, run)
     if not (ids or as_json or kind):
@@ -88,10 +89,10 @@ def errors(source: str, kind: str | None, run: str | None, ids: bool, as_json: b
 
 
 def _error_summary(source: str, run: str | None) -> ErrorSummary:
-    from antflow.cli.journal_commands import opened
-    from antflow.journal.file import is_journal
+    from antflow.cli.journal_commands import opened, told_as_refusal
+    from antflow.journal.databases import is_journal
 
-    if is_journal(source):
+    if told_as_refusal(lambda: is_journal(source)):
         with opened(source) as journal:
             _check_run([each.run_id for each in journal.runs()], run)
             return journal.error_summary(run=run)
@@ -140,8 +141,8 @@ def report(sources: tuple[str, ...], out: str | None, run: str | None) -> None:
     postgresql://… It may be read while a run writes it. Several make one report of their last
     runs, which must be of one pipeline: the shards of a job.
     """
+    from antflow._core.addresses import without_password
     from antflow.sinks.file_sink import writable_path
-    from antflow.sinks.postgres import without_password
     from antflow.sinks.report.markdown import markdown
     from antflow.sinks.report.report_sink import latest_run, report_of, write_report
     from antflow.sinks.report.shards import report_of_shards
@@ -192,9 +193,9 @@ def told(event: EventRecord) -> str:
 
 @contextmanager
 def _opened(source: str) -> Iterator[EventLog]:
+    from antflow._core.addresses import without_password
     from antflow.sinks import EventLog
     from antflow.sinks.event_log import UnreadableLog
-    from antflow.sinks.postgres import without_password
 
     try:
         log = EventLog.open(source)

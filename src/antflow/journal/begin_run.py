@@ -12,7 +12,8 @@ from antflow._core.run_facts import RunFacts
 from antflow._core.stage import Stage
 from antflow._core.version import __version__
 from antflow.journal import schema
-from antflow.journal.file import UNREADABLE, JournalConnection, as_journal_error
+from antflow.journal.connections import Connection
+from antflow.journal.file import told_as
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Begun:
 
 
 def begin_run(
-    connection: JournalConnection, codec: str, facts: RunFacts, stages: Sequence[Stage]
+    connection: Connection, codec: str, facts: RunFacts, stages: Sequence[Stage]
 ) -> Begun:
     """Begin a run in a journal; in a new one, make the tables.
 
@@ -47,24 +48,19 @@ def begin_run(
         JournalError: Its values are kept in another way, or it cannot be used.
     """
     try:
-        connection.execute("BEGIN IMMEDIATE")
-        begun = _begun(connection, codec, facts, stages)
-        connection.execute("COMMIT")
-    except UNREADABLE as error:
-        connection.close()
-        raise as_journal_error(connection.path, error) from error
+        with told_as(connection.path):
+            connection.execute("BEGIN IMMEDIATE")
+            begun = _begun(connection, codec, facts, stages)
+            connection.execute("COMMIT")
     except BaseException:
         connection.close()
         raise
     return begun
 
 
-def _begun(
-    connection: JournalConnection, codec: str, facts: RunFacts, stages: Sequence[Stage]
-) -> Begun:
-    if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
-        for statement in schema.SCHEMA:
-            connection.execute(statement)
+def _begun(connection: Connection, codec: str, facts: RunFacts, stages: Sequence[Stage]) -> Begun:
+    if connection.is_new():
+        connection.make_tables()
         values = (os.urandom(8).hex(), codec, facts.started_wall)
         connection.execute(schema.NEW_JOURNAL, schema.sealed(values))
     about = connection.execute("SELECT * FROM journal").fetchone()
@@ -78,9 +74,17 @@ def _begun(
     numbers: list[int] = []
     recipes = schema.recipes_of((stage.name, stage.version) for stage in stages)
     for position, (recipe, name, version) in enumerate(recipes):
-        connection.execute(schema.STAGE, (recipe, position, name, version))
-        numbers += connection.execute(schema.STAGE_NUMBER, (recipe,)).fetchone()
+        found = connection.execute(schema.STAGE_NUMBER, (recipe,)).fetchone()
+        if found is None:
+            found = (_next(connection, "SELECT max(stage) FROM stages"),)
+            connection.execute(schema.STAGE, (*found, recipe, position, name, version))
+        numbers += found
     run = (facts.run_id, facts.pipeline, socket.gethostname(), os.getpid(), __version__)
-    number = connection.execute(schema.BEGIN_RUN, (*run, facts.started_wall)).lastrowid or 0
-    (most,) = connection.execute("SELECT max(item) FROM items").fetchone()
-    return Begun(journal, number, numbers, (most or 0) + 1)
+    number = _next(connection, "SELECT max(run) FROM runs")
+    connection.execute(schema.BEGIN_RUN, (number, *run, facts.started_wall))
+    return Begun(journal, number, numbers, _next(connection, "SELECT max(item) FROM items"))
+
+
+def _next(connection: Connection, query: str) -> int:
+    (most,) = connection.execute(query).fetchone()
+    return int(most or 0) + 1

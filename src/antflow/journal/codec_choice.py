@@ -7,6 +7,7 @@ from typing import Any
 
 from antflow._core.checks import check_choice, check_flag, refusal
 from antflow.journal.codec import Codec
+from antflow.journal.databases import is_remote
 from antflow.journal.json_codec import JsonCodec
 from antflow.journal.private_files import refuse_unless_private
 
@@ -41,7 +42,8 @@ def codec_of(codec: Any, path: str | os.PathLike[str], trusted: bool = False) ->
             "runs code that is in the file when it is read; if the file is yours, say trusted=True"
         )
         raise refusal(ValueError, "codec", codec, told)
-    refuse_unless_private(path)
+    if not is_remote(path):  # else its tables are looked at when it is opened
+        refuse_unless_private(path)
     from antflow.journal.pickle_codec import PickleCodec  # few need it
 
     return PickleCodec()

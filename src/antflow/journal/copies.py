@@ -11,13 +11,21 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 from antflow._core.errors import JournalCorruptError, JournalOpenError
 from antflow.journal import schema
-from antflow.journal.file import JournalConnection, open_for_reading, open_for_writing, told_as
+from antflow.journal.connections import Connection
+from antflow.journal.databases import (
+    is_remote,
+    is_there,
+    journal_name,
+    open_for_reading,
+    open_for_writing,
+)
+from antflow.journal.file import told_as
 from antflow.journal.schema import is_sound
 
 UNSEALED = ("journal", "runs", "stages")
@@ -64,26 +72,23 @@ def copy_journal(source: str, target: str, *, repairs: bool = False) -> Copied:
         JournalOpenError: The source is not a journal, or there is something at the target.
         JournalCorruptError: A row is damaged, and that is not to be repaired.
     """
-    if os.path.exists(target):
-        raise JournalOpenError(f"journal {target!r}: there is a file of this name already")
+    if is_there(target) or os.path.exists(target):
+        what = "a journal there" if is_remote(target) else "a file of this name"
+        raise JournalOpenError(f"journal {journal_name(target)!r}: there is {what} already")
     with closing(open_for_reading(source)) as old, closing(open_for_writing(target)) as new:
         try:
-            with told_as(source):
+            with told_as(old.path):
                 old.execute("BEGIN")  # all tables as they are at one moment
                 return _copied(old, new, repairs)
         except BaseException:
-            new.close()
-            for suffix in ("", "-wal", "-shm", ".lock"):
-                with suppress(OSError):
-                    os.remove(target + suffix)
+            new.discard()
             raise
 
 
-def _copied(old: JournalConnection, new: JournalConnection, repairs: bool) -> Copied:
+def _copied(old: Connection, new: Connection, repairs: bool) -> Copied:
     copied = Copied()
     new.execute("BEGIN IMMEDIATE")
-    for statement in schema.SCHEMA:
-        new.execute(statement)
+    new.make_tables()
     for table in UNSEALED:
         rows = old.execute(f"SELECT * FROM {table}").fetchall()  # noqa: S608 - a name of ours
         _put(new, table, rows)
@@ -112,13 +117,13 @@ def _copied(old: JournalConnection, new: JournalConnection, repairs: bool) -> Co
     return copied
 
 
-def _put(new: JournalConnection, table: str, rows: list[tuple[Any, ...]]) -> None:
+def _put(new: Connection, table: str, rows: list[tuple[Any, ...]]) -> None:
     if rows:
         marks = ",".join("?" * len(rows[0]))
         new.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)  # noqa: S608 - as above
 
 
-def _rows(old: JournalConnection, table: str, unreadable: list[int]) -> Iterator[tuple[Any, ...]]:
+def _rows(old: Connection, table: str, unreadable: list[int]) -> Iterator[tuple[Any, ...]]:
     """The rows of a table; where a page of it is damaged, those behind it."""
     start = failures = 0
     query = f"SELECT * FROM {table} WHERE item >= ? ORDER BY item"  # noqa: S608 - as above
@@ -140,7 +145,7 @@ def _rows(old: JournalConnection, table: str, unreadable: list[int]) -> Iterator
             start += 2 ** max(0, failures - CLOSELY)
 
 
-def _forget_families(new: JournalConnection) -> int:
+def _forget_families(new: Connection) -> int:
     """Forget what was made from items of which a part is missing, and how they ended."""
     families: dict[int, dict[tuple[int, ...], int]] = {}
     roots = {item for (item,) in new.execute("SELECT item FROM items WHERE root IS NULL")}

@@ -16,9 +16,11 @@ import os
 import sqlite3
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Literal
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
 from urllib.parse import quote
 from weakref import WeakSet
 
@@ -30,6 +32,8 @@ from antflow._core.errors import (
     JournalOpenError,
     JournalVersionError,
 )
+from antflow.journal import schema
+from antflow.journal.connections import Durability, Row, Trouble
 from antflow.journal.network_mounts import network_file_system
 from antflow.journal.writer_lock import WriterLock
 
@@ -46,7 +50,20 @@ BUSY_SECONDS = 5.0
 
 CHECKPOINT_PAGES = 4_000
 
-Durability = Literal["process", "power"]
+PASSING = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PROTOCOL,
+}
+"""Errors that may pass."""
+
+FILES = ("", "-wal", "-shm")
+"""Suffixes of the files of a journal."""
 
 SYNCHRONOUS: dict[str, str] = {"process": "NORMAL", "power": "FULL"}
 
@@ -76,6 +93,71 @@ class JournalConnection(sqlite3.Connection):
         except FileNotFoundError:
             return False
         return self._file is None or os.path.samestat(self._file, found)
+
+    def is_new(self) -> bool:
+        """Whether it has no tables yet."""
+        return bool(self.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,))
+
+    def make_tables(self) -> None:
+        """Make the tables of a new journal."""
+        for statement in schema.SCHEMA:
+            self.execute(statement)
+
+    def scan(self, query: str) -> Iterator[Any]:
+        """The rows of a query that may find many, as they are when it begins."""
+        return iter(self.execute(query))
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Write rows in one transaction, in their order: all of them, or none."""
+        if self.in_transaction:  # the last error was such that it could not be rolled back
+            self.execute("ROLLBACK")
+        self.execute("BEGIN IMMEDIATE")
+        try:
+            for statement, some in groupby(rows, itemgetter(0)):
+                self.executemany(statement, [schema.ready(row) for row in some])
+            self.execute("COMMIT")
+        except BaseException:
+            if self.in_transaction:  # a full disk has ended it already
+                with suppress(sqlite3.Error):
+                    self.execute("ROLLBACK")
+            raise
+
+    def passes(self, error: Exception) -> bool:
+        """Whether an error may pass."""
+        return isinstance(error, sqlite3.OperationalError) and _code(error) in PASSING
+
+    def is_damage(self, error: Exception) -> bool:
+        """Whether an error says that the file is damaged."""
+        damage = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+        return isinstance(error, sqlite3.DatabaseError) and _code(error) in damage
+
+    def size(self) -> int:
+        """The size of its files, in bytes."""
+        return sum(_size(f"{self.path}{suffix}") for suffix in FILES)
+
+    def shrink(self) -> None:
+        """Give back the space of what was deleted."""
+        self.execute("PRAGMA incremental_vacuum").fetchall()
+        self.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def again(self, durability: Durability) -> JournalConnection:
+        """Another connection, for the thread that writes: see `connect_again`."""
+        return connect_again(self, durability)
+
+    def beside(self, positions: Mapping[int, int], last: int) -> JournalConnection:
+        """This one: the thread that writes has another."""
+        del positions, last
+        return self
+
+    def refuse_untrusted(self) -> None:
+        """Do nothing: the file was looked at before it was opened."""
+
+    def discard(self) -> None:
+        """Remove the files of a journal that was just made, and close it."""
+        self.close()
+        for suffix in (*FILES, ".lock"):
+            with suppress(OSError):
+                os.remove(f"{self.path}{suffix}")
 
     def cursor(self, *args: Any, **options: Any) -> Any:
         """Make a cursor."""
@@ -399,7 +481,7 @@ def _reader(name: str, real: str, mode: str) -> JournalConnection:
 def _size(path: str) -> int:
     try:
         return os.stat(path).st_size
-    except FileNotFoundError:
+    except OSError:
         return 0
 
 
@@ -410,6 +492,9 @@ def told_as(name: str) -> Iterator[None]:
         yield
     except JournalError:
         raise
+    except Trouble as error:
+        kind = JournalCorruptError if error.is_damage else JournalOpenError
+        raise kind(f"journal {name!r}: {error}") from error
     except OSError as error:
         where = f": {error.filename!r}" if error.filename else ""
         why = error.strerror or str(error)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from antflow._core.addresses import check_address
 from antflow._core.checks import check_choice, check_count, check_flag, examine, refusal
 from antflow._core.error_kinds import NAME
 from antflow._core.foreign import is_a
 from antflow._core.text import safe_repr
+from antflow.journal.connections import Durability
+from antflow.journal.databases import is_remote, journal_name
 from antflow.journal.kept_errors import Retried
 
 if TYPE_CHECKING:
     from antflow.journal.reader import JournalReader
-
-Durability = Literal["process", "power"]
-"""What a commit survives: the end of the process, or a power failure too."""
 
 OnInputChange = Literal["redo", "error", "reuse"]
 """What happens to an item that comes with a known key and another input."""
@@ -36,7 +36,11 @@ class Journal:
     A path alone means ``Journal(path)``.
 
     Args:
-        path: The file; it is made if there is none. Its folder must exist.
+        path: The file; it is made if there is none. Its folder must exist. Or the address of a
+            PostgreSQL database, ``"postgresql://user@host/name"``; its tables are made in the first
+            schema of its search path (``?search_path=…``). That needs the extra
+            ``antflow[postgres]``. A password that is not in it is read from the variable
+            ``PGPASSWORD``, or from ``~/.pgpass``; it is in no message.
         codec: How values are kept: "json" (see `antflow.journal.JsonCodec`), "msgspec" (the same
             text, faster), "pickle" (anything, but only if it is ``trusted``), or a codec of your
             own.
@@ -47,7 +51,8 @@ class Journal:
             Items that failed because a run was stopped by ``stop_on`` or ``max_failures`` are run
             again by themselves.
         durability: "process": what was committed outlives the process, however it ends. "power": it
-            outlives a power failure too; each commit then waits for the disk.
+            outlives a power failure too; each commit then waits for the disk. See the guide for
+            what they mean in PostgreSQL.
         max_unflushed: How many finished results may be lost if the process is killed; these stages
             run again. 0: none, each result is committed before its item moves on.
         on_input_change: If an item comes with the key of an earlier one and another input: run it
@@ -59,7 +64,7 @@ class Journal:
             does not pass, as when the file was removed, ends it too.
 
     Attributes:
-        path: The file's absolute path.
+        path: The file's absolute path, or the database's address without the password.
 
     Raises:
         TypeError: An option is of the wrong type.
@@ -80,10 +85,13 @@ class Journal:
     ) -> None:
         if not is_a(path, (str, os.PathLike)) or not examine(TypeError, "path", os.fspath, path):
             raise refusal(TypeError, "path", path, "must be the path of a file")
+        if is_remote(path):
+            check_address("path", os.fspath(path))
         check_choice(ValueError, "durability", durability, get_args(Durability))
         check_choice(ValueError, "on_input_change", on_input_change, get_args(OnInputChange))
         check_choice(ValueError, "on_error", on_error, get_args(OnJournalError))
-        self.path: str = os.path.abspath(os.fspath(path))
+        self._place = os.fspath(path) if is_remote(path) else os.path.abspath(os.fspath(path))
+        self.path: str = journal_name(self._place)
         self.retry_failed: Retried = checked_retried(retry_failed)
         check_flag(TypeError, "trusted", trusted)
         self.codec: Any = codec
@@ -108,15 +116,17 @@ class Journal:
         ```
 
         Args:
-            path: The file.
+            path: The file, or the address of the database.
             codec: How its values are kept, as for a run.
             trusted: As for a run.
 
         Raises:
             TypeError: ``path`` is not a path.
-            JournalOpenError: There is no such file, it is something else, or it cannot be read.
+            ValueError: It is the address of something else.
+            JournalOpenError: There is no such journal, it is something else, or it cannot be read.
             JournalVersionError: A newer version of the library has written it.
             JournalCorruptError: It is damaged.
+            ImportError: It is in PostgreSQL, and asyncpg is not installed.
         """
         from antflow.journal.codec_choice import codec_of  # SQLite only where a journal is used
         from antflow.journal.reader import JournalReader
@@ -125,6 +135,15 @@ class Journal:
 
     def __repr__(self) -> str:
         return f"Journal({safe_repr(self.path)})"
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is in a database that must be waited for."""
+        return is_remote(self._place)
+
+    def reader(self) -> JournalReader:
+        """Open it to read it: see `open`."""
+        return Journal.open(self._place, codec=self.codec, trusted=self.trusted)
 
     def retrying(self, retry_failed: RetryFailed) -> Journal:
         """The same journal, with other items to run again."""

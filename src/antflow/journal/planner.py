@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 
@@ -14,7 +13,9 @@ from antflow._core.stage import Stage
 from antflow.journal import schema
 from antflow.journal.codec import Codec
 from antflow.journal.codec_choice import codec_of
-from antflow.journal.file import JournalConnection, open_for_reading, told_as
+from antflow.journal.connections import Connection
+from antflow.journal.databases import is_there, open_for_reading
+from antflow.journal.file import told_as
 from antflow.journal.inputs import Inputs
 from antflow.journal.item_keys import ItemKey, content_key, item_key
 from antflow.journal.journal import Journal
@@ -25,7 +26,7 @@ from antflow.journal.recall import Found, Recall
 DURATIONS = (
     "SELECT name, sum(count), sum(total) FROM (SELECT stage, count(*) AS count, "
     "sum(seconds) AS total FROM results GROUP BY stage UNION ALL SELECT stage, count(*), "
-    "sum(seconds) FROM outcomes GROUP BY stage) JOIN stages USING (stage) GROUP BY name"
+    "sum(seconds) FROM outcomes GROUP BY stage) AS times JOIN stages USING (stage) GROUP BY name"
 )
 
 
@@ -43,17 +44,17 @@ class Planner:
     def __init__(self, journal: Journal, stages: Sequence[Stage]) -> None:
         self._journal = journal
         self._stages = stages
-        self._codec: Codec = codec_of(journal.codec, journal.path, journal.trusted)
+        self._codec: Codec = codec_of(journal.codec, journal._place, journal.trusted)
         self._inputs = Inputs(self._codec)
-        self._connection: JournalConnection | None = None
+        self._connection: Connection | None = None
         self._settled: Counter[str] = Counter()
         self._goes_on: Counter[str] = Counter()
         self._again: Counter[str] = Counter()
         self._visits: Counter[int] = Counter()
         self._items = self._new = 0
         self._recall: Recall | None = None
-        if os.path.exists(journal.path) and os.path.getsize(journal.path):
-            self._connection = open_for_reading(journal.path)
+        if is_there(journal._place):
+            self._connection = open_for_reading(journal._place)
             try:
                 with told_as(journal.path):
                     self._recall = self._recall_of(self._connection)
@@ -95,9 +96,9 @@ class Planner:
         settled, goes_on, again = map(dict, (self._settled, self._goes_on, self._again))
         return Plan(self._items, settled, self._new, goes_on, again, self._seconds())
 
-    def _recall_of(self, connection: JournalConnection) -> Recall | None:
+    def _recall_of(self, connection: Connection) -> Recall | None:
         """What reads the items; ``None`` if the journal was killed as it was made."""
-        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
+        if connection.is_new():
             return None
         (kept_as,) = connection.execute("SELECT codec FROM journal").fetchone()
         if kept_as != self._codec.name:
@@ -109,7 +110,8 @@ class Planner:
             for (number,) in connection.execute(schema.STAGE_NUMBER, (recipe,)):
                 positions[number] = position
         last = len(self._stages) - 1
-        return Recall(connection, self._codec, positions, last, self._journal.retry_failed)
+        reads = connection.beside(positions, last)
+        return Recall(reads, self._codec, positions, last, self._journal.retry_failed)
 
     def _is_changed(self, envelope: Envelope, found: Found) -> bool:
         if self._journal.on_input_change == "reuse":
@@ -153,7 +155,7 @@ class Planner:
         if self._recall is not None:
             with told_as(self._journal.path):
                 for name, count, total in self._recall.connection.execute(DURATIONS):
-                    means[name] = total / count
+                    means[name] = total / int(count)
         visits, longest, alone = 0, 0.0, 0.0
         for position, stage in enumerate(self._stages):
             visits += self._visits[position]

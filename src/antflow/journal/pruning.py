@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
 
 from antflow._core.text import counted
-from antflow.journal.file import JournalConnection, open_for_writing, told_as
+from antflow.journal.connections import Connection
+from antflow.journal.databases import open_for_writing
+from antflow.journal.file import told_as
 from antflow.journal.stage_lines import StageLines
 
 Unit = Literal["runs", "days"]
 
 OLD = {
     "runs": "run <= (SELECT max(run) FROM runs) - :keep",
-    "days": "at < CAST(strftime('%s', 'now') AS INTEGER) - :keep * 86400",
+    "days": "at < :keep",
 }
-"""Which outcomes are old."""
+"""Which outcomes are old: those of runs before the last ones, or that ended before a time."""
+
+DAY = 86_400.0
+"""Seconds."""
 
 ENDED = "SELECT item FROM outcomes WHERE {old}"
 DONE = f"{ENDED} AND outcome <> 'failed'"
@@ -28,7 +34,7 @@ DOOMED = {"results": DONE, "attempts": ENDED, "checkpoints": DONE}
 FAMILIES = (
     f"SELECT item FROM items AS top WHERE root IS NULL AND item IN ({DONE}) AND NOT EXISTS "  # noqa: S608
     "(SELECT 1 FROM items LEFT JOIN outcomes USING (item) WHERE items.root = top.item AND "
-    "ifnull(outcomes.outcome = 'failed', items.stage NOT IN ({last})))"
+    "coalesce(outcomes.outcome = 'failed', items.stage NOT IN ({last})))"
 )
 """Items that were fed, have ended, and of which no part has failed or is under way."""
 
@@ -78,18 +84,17 @@ def prune(path: str, keep: int, unit: Unit, *, items: bool = False, tries: bool 
         JournalInUseError: A run writes to it.
         JournalError: It cannot be used.
     """
-    with closing(open_for_writing(path)) as connection, told_as(path):
+    with closing(open_for_writing(path)) as connection, told_as(connection.path):
         connection.execute("BEGIN IMMEDIATE")
         pruned = _pruned(connection, keep, unit, items)
         connection.execute("ROLLBACK" if tries else "COMMIT")
         if not tries:
-            connection.execute("PRAGMA incremental_vacuum").fetchall()
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            connection.shrink()
     return pruned
 
 
-def _pruned(connection: JournalConnection, keep: int, unit: Unit, items: bool) -> Pruned:
-    values = {"keep": keep}
+def _pruned(connection: Connection, keep: int, unit: Unit, items: bool) -> Pruned:
+    values = {"keep": keep if unit == "runs" else time.time() - keep * DAY}
     lines = StageLines(connection.execute("SELECT * FROM stages"))
     last = ", ".join(map(str, lines.last))
     counts = {
@@ -102,7 +107,7 @@ def _pruned(connection: JournalConnection, keep: int, unit: Unit, items: bool) -
     if not items:
         return Pruned(**counts, items=0)
     roots = connection.execute(FAMILIES.format(old=OLD[unit], last=last), values).fetchall()
-    connection.execute("CREATE TEMP TABLE doomed (item INTEGER PRIMARY KEY)")
+    connection.execute("CREATE TEMP TABLE doomed (item BIGINT PRIMARY KEY)")
     connection.executemany("INSERT INTO doomed VALUES (?)", roots)
     family = "SELECT items.item FROM items JOIN doomed ON doomed.item IN (items.item, items.root)"
     for table in ("results", "attempts", "checkpoints", "outcomes"):

@@ -13,7 +13,8 @@ from antflow._core.result import PipelineResult
 from antflow._core.snapshot import ErrorSummary
 from antflow._core.text import counted
 from antflow.journal.codec import Codec
-from antflow.journal.file import open_for_reading, told_as
+from antflow.journal.databases import journal_name, open_for_reading
+from antflow.journal.file import told_as
 from antflow.journal.item_keys import id_of_key
 from antflow.journal.kept_errors import read_error
 from antflow.journal.recall import ItemRow
@@ -21,9 +22,6 @@ from antflow.journal.schema import is_sound
 from antflow.journal.stage_lines import StageLines
 
 __all__ = ["JournalInfo", "JournalReader", "JournalRun"]
-
-FILES = ("", "-wal", "-shm")
-"""Suffixes of the files of a journal."""
 
 PENDING = "outcomes.item IS NULL AND NOT (items.root IS NOT NULL AND items.stage IN ({last}))"
 MADE_LAST = "outcomes.item IS NULL AND items.root IS NOT NULL AND items.stage IN ({last})"
@@ -124,12 +122,13 @@ class JournalReader:
     """
 
     def __init__(self, path: str | os.PathLike[str], codec: Codec) -> None:
-        self.path: str = os.fspath(path)
+        self.path: str = journal_name(path)
         self._codec = codec
         self._connection = open_for_reading(path)
         try:
-            if not self._count("SELECT count(*) FROM sqlite_master"):  # killed as it was made
-                raise JournalOpenError(f"journal {self.path!r}: it is empty")
+            with told_as(self.path):
+                if self._connection.is_new():  # killed as it was made
+                    raise JournalOpenError(f"journal {self.path!r}: it is empty")
             found = self._rows("SELECT id, codec, created FROM journal")
         except BaseException:
             self._connection.close()
@@ -165,7 +164,7 @@ class JournalReader:
             journal_id=self._id,
             codec=self._kept_as,
             created=self._created,
-            size_bytes=sum(map(_size_of, (f"{self.path}{suffix}" for suffix in FILES))),
+            size_bytes=self._size(),
             runs=self._count("SELECT count(*) FROM runs"),
             stages=tuple(lines.names()),
             items=self._count("SELECT count(*) FROM items WHERE root IS NULL"),
@@ -285,7 +284,7 @@ class JournalReader:
         columns = len(ItemRow._fields)
         query = f"SELECT items.*, outcomes.* {JOINED} WHERE {which} ORDER BY items.item"
         with told_as(self.path):
-            for row in self._connection.execute(query.format(last=_listed(lines.last))):
+            for row in self._connection.scan(query.format(last=_listed(lines.last))):
                 item, outcome = row[:columns], row[columns:]
                 self._check("items", item)
                 if outcome[0] is not None:
@@ -349,6 +348,10 @@ class JournalReader:
             rows: list[tuple[Any, ...]] = self._connection.execute(query, values).fetchall()
         return rows
 
+    def _size(self) -> int:
+        with told_as(self.path):
+            return self._connection.size()
+
     def _check(self, table: str, row: tuple[Any, ...]) -> None:
         if not is_sound(row):
             told = f"a row of the table {table} is damaged (item {row[0]})"
@@ -357,10 +360,3 @@ class JournalReader:
 
 def _listed(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers))
-
-
-def _size_of(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0

@@ -11,7 +11,8 @@ from antflow._core.errors import JournalCorruptError
 from antflow._core.recall_counts import RecallCounts
 from antflow._core.recalled import Known
 from antflow.journal.codec import Codec
-from antflow.journal.file import UNREADABLE, JournalConnection, as_journal_error
+from antflow.journal.connections import Reads
+from antflow.journal.file import told_as
 from antflow.journal.item_keys import ItemKey, id_of_key
 from antflow.journal.kept_errors import Retried, read_error
 from antflow.journal.schema import is_sound
@@ -84,7 +85,7 @@ class Recall:
         retried: Which failed items go on.
     """
 
-    connection: JournalConnection
+    connection: Reads
     codec: Codec
     positions: Mapping[int, int]
     last: int
@@ -213,10 +214,8 @@ class Recall:
         return rows
 
     def _select(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        try:
+        with told_as(self.connection.path):
             rows: list[tuple[Any, ...]] = self.connection.execute(query, values).fetchall()
-        except UNREADABLE as error:
-            raise as_journal_error(self.connection.path, error) from error
         return rows
 
     def _check(self, table: str, row: tuple[Any, ...]) -> None:

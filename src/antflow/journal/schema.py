@@ -104,10 +104,10 @@ CREATE TABLE checkpoints (           -- the last of each item and stage
 """The statements that make the tables."""
 
 NEW_JOURNAL: Final = "INSERT INTO journal VALUES (?,?,?,?)"
-STAGE: Final = "INSERT OR IGNORE INTO stages (recipe, position, name, version) VALUES (?,?,?,?)"
+STAGE: Final = "INSERT INTO stages VALUES (?,?,?,?,?)"
 STAGE_NUMBER: Final = "SELECT stage FROM stages WHERE recipe = ?"
 BEGIN_RUN: Final = (
-    "INSERT INTO runs (id, pipeline, host, pid, antflow, started) VALUES (?,?,?,?,?,?)"
+    "INSERT INTO runs (run, id, pipeline, host, pid, antflow, started) VALUES (?,?,?,?,?,?,?)"
 )
 END_RUN: Final = "UPDATE runs SET ended = ?, how = ?, error = ? WHERE run = ?"
 ITEM: Final = "INSERT OR REPLACE INTO items VALUES (?,?,?,?,?,?,?,?,?)"
@@ -175,6 +175,12 @@ def checksum(row: Sequence[Any]) -> int:
 def sealed(row: Any) -> tuple[Any, ...]:
     """A row with its checksum as the last column."""
     return (*row, checksum(row))
+
+
+def ready(row: tuple[str, Any]) -> Any:
+    """The values of a row that is written, sealed if its statement wants that."""
+    statement, values = row
+    return sealed(values) if statement in SEALED else values
 
 
 def is_sound(row: tuple[Any, ...]) -> bool:

@@ -19,14 +19,16 @@ from antflow._core.stage import Stage
 from antflow._core.text import clean, safe_repr
 from antflow._core.transition import Kind, Transition
 from antflow._core.waits import Wait
-from antflow.journal.begin_run import begin_run
+from antflow.journal.begin_run import Begun, begin_run
 from antflow.journal.codec import Codec
 from antflow.journal.codec_choice import codec_of
-from antflow.journal.file import JournalConnection, connect_again, open_for_writing
+from antflow.journal.connections import Connection, Reads
+from antflow.journal.databases import connect_again, open_for_writing
 from antflow.journal.inputs import Inputs
 from antflow.journal.item_keys import ItemKey, content_key, item_key
 from antflow.journal.journal import Journal
 from antflow.journal.recall import ItemRow, Member, Recall
+from antflow.journal.remote import Remote
 from antflow.journal.run_rows import RunRows
 from antflow.journal.writer import Writer, WriterThread
 
@@ -49,7 +51,7 @@ class JournalStore:
     def __init__(self, journal: Journal, *, in_thread: bool = True) -> None:
         self._journal = journal
         self._in_thread = in_thread
-        self._codec: Codec = codec_of(journal.codec, journal.path, journal.trusted)
+        self._codec: Codec = codec_of(journal.codec, journal._place, journal.trusted)
         self._inputs = Inputs(self._codec)
         self.id: str = ""
         self.on_broken: Callable[[Exception], None] = lambda _: None
@@ -57,20 +59,26 @@ class JournalStore:
         self._writer: Writer
         self._rows: RunRows
         self._recall: Recall
+        self._remote: Remote | None = None
+        self._is_open = False
 
     # The port
 
     def opened(self, facts: RunFacts, stages: Sequence[Stage]) -> None:
-        """Open the journal, and begin a run in it."""
-        journal = self._journal
-        connection = open_for_writing(journal.path, journal.durability)
-        begun = begin_run(connection, self._codec.name, facts, stages)
-        self.id = begun.journal
-        self._last = len(stages) - 1
-        positions = {number: position for position, number in enumerate(begun.stages)}
-        self._recall = Recall(connection, self._codec, positions, self._last, journal.retry_failed)
-        self._writer = self._writer_of(connection)
-        self._rows = RunRows(begun, facts, stages, self._codec, self._inputs, self._writer)
+        """Open the journal, and begin a run in it; one in a database, in a thread."""
+        begins = partial(self._begun, facts, stages)
+        goes_on = partial(self._go, facts, stages)
+        if self._journal.is_remote:
+            self._remote = Remote(begins, goes_on, self._journal.on_error == "pause")
+        else:
+            goes_on(*begins())
+
+    def look_up(self, envelopes: Sequence[Envelope]) -> Wait:
+        """Read what `recall` is going to ask of a database."""
+        if self._remote is None:
+            return None
+        keys = map(self._key_of, envelopes)
+        return self._remote.look_up([key for key in keys if key is not None])
 
     def id_of(self, raw: Any) -> Any:
         """An item that brings no id is known by its content."""
@@ -123,6 +131,8 @@ class JournalStore:
 
     def record(self, transition: Transition, value: Any) -> Wait:
         """Keep a transition."""
+        if not self._is_open:
+            return None  # an item that was not looked up yet is called off
         if self._writer.error is not None:
             raise self._writer.error
         rows, kind = self._rows, transition.kind
@@ -151,7 +161,12 @@ class JournalStore:
 
     def state(self) -> JournalState:
         """How far it has got."""
+        if not self._is_open:
+            return JournalState(self._journal.path)
         writer = self._writer
+        if writer.stalled is None and self._remote is not None and self._remote.stalled:
+            behind = max(writer.behind, self._remote.behind)
+            return JournalState(self._journal.path, writer.waiting, behind, self._remote.stalled)
         stalled = "" if writer.stalled is None else str(writer.stalled)
         return JournalState(self._journal.path, writer.waiting, writer.behind, stalled)
 
@@ -161,17 +176,48 @@ class JournalStore:
 
     def give_up(self) -> None:
         """Wait no more for what cannot be written at the moment: the run is being cancelled."""
-        self._writer.give_up()
+        if self._is_open:
+            self._writer.give_up()
 
     def closed(self, how: RunEnd) -> Wait:
         """End the run in the journal, and close it, even if nothing waits for that."""
+        if not self._is_open:
+            assert self._remote is not None
+            return self._remote.then(partial(self._end, how))
+        if self._remote is not None:
+            self._remote.close()
+        return self._end(how)
+
+    # Inside
+
+    def _end(self, how: RunEnd) -> Wait:
         if self._writer.error is None:
             self._rows.end_run(how)
         return _until_ended(self._writer, self._writer.end())
 
-    # Inside
+    def _begun(self, facts: RunFacts, stages: Sequence[Stage]) -> tuple[Connection, Begun]:
+        """Open the journal, and begin a run, in whatever thread."""
+        connection = open_for_writing(self._journal._place, self._journal.durability)
+        if self._codec.name == "pickle":
+            connection.refuse_untrusted()
+        return connection, begin_run(connection, self._codec.name, facts, stages)
 
-    def _writer_of(self, connection: JournalConnection) -> Writer:
+    def _go(
+        self, facts: RunFacts, stages: Sequence[Stage], connection: Connection, begun: Begun
+    ) -> Reads:
+        """Go on with the run that was begun."""
+        self.id = begun.journal
+        self._last = len(stages) - 1
+        positions = {number: position for position, number in enumerate(begun.stages)}
+        reads = connection.beside(positions, self._last)
+        retried = self._journal.retry_failed
+        self._recall = Recall(reads, self._codec, positions, self._last, retried)
+        self._writer = self._writer_of(connection)
+        self._rows = RunRows(begun, facts, stages, self._codec, self._inputs, self._writer)
+        self._is_open = True
+        return reads
+
+    def _writer_of(self, connection: Connection) -> Writer:
         journal = self._journal
         opens = partial(connect_again, connection, journal.durability)
         if not self._in_thread:

@@ -11,13 +11,11 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
-import sqlite3
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from itertools import groupby, islice
-from operator import itemgetter
+from itertools import islice
 from time import monotonic
 from typing import Any
 from weakref import WeakSet
@@ -32,14 +30,10 @@ from antflow._core.foreign import is_a
 from antflow._core.log import warn
 from antflow._core.text import counted, safe_str
 from antflow._core.waits import Wait
-from antflow.journal.file import JournalConnection
-from antflow.journal.schema import SEALED, TOLD, sealed
+from antflow.journal.connections import Connection, Row, Values
+from antflow.journal.schema import TOLD
 
-Values = tuple[Any, ...] | dict[str, Any]
-Row = tuple[str, Values]
-"""A statement, and the values for it."""
-
-Connect = Callable[[], JournalConnection]
+Connect = Callable[[], Connection]
 
 MOST_AT_ONCE = 10_000
 """Rows in one transaction."""
@@ -49,18 +43,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 
 LONGEST_FLUSH = 10.0
 """Seconds that the end of the program waits for what is not written yet."""
-
-PASSING = {
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_NOMEM,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_PROTOCOL,
-}
-"""Errors that may pass."""
 
 
 class Writer:
@@ -81,7 +63,7 @@ class Writer:
         self._connect = connect
         self._on_end = on_end
         self._rows: deque[Row] = deque()
-        self._connection: JournalConnection | None = None
+        self._connection: Connection | None = None
         self.error: Exception | None = None
         self.stalled: Exception | None = None
 
@@ -133,7 +115,7 @@ class Writer:
             self._on_end()
         return None
 
-    def _write_all(self, connection: JournalConnection) -> None:
+    def _write_all(self, connection: Connection) -> None:
         count = len(self._rows)
         while count:
             rows = list(islice(self._rows, min(count, MOST_AT_ONCE)))
@@ -142,22 +124,10 @@ class Writer:
                 self._rows.popleft()
             count -= len(rows)
 
-    def _write(self, connection: JournalConnection, rows: Sequence[Row]) -> None:
+    def _write(self, connection: Connection, rows: Sequence[Row]) -> None:
         if not connection.is_in_place():
             raise JournalWriteError("it was removed or replaced while a run used it")
-        if connection.in_transaction:  # the last error was such that it could not be rolled back
-            connection.execute("ROLLBACK")
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            for statement, some in groupby(rows, itemgetter(0)):
-                values: list[Any] = [sealed(row) if statement in SEALED else row for _, row in some]
-                connection.executemany(statement, values)
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:  # a full disk has ended it already
-                with suppress(sqlite3.Error):
-                    connection.execute("ROLLBACK")
-            raise
+        connection.write(rows)
 
     def _told(self, error: Exception) -> Exception:
         """An error with which the writer gives up."""
@@ -167,10 +137,7 @@ class Writer:
         left = ", ".join(counted(count, kind) for kind, count in kinds.items())
         path = "" if self._connection is None else f" {self._connection.path!r}"
         told = f"journal{path}: {safe_str(error)}" + (f"; not written: {left}" if left else "")
-        is_damaged = is_a(error, sqlite3.DatabaseError) and _code(error) in (
-            sqlite3.SQLITE_CORRUPT,
-            sqlite3.SQLITE_NOTADB,
-        )
+        is_damaged = self._connection is not None and self._connection.is_damage(error)
         return JournalCorruptError(told) if is_damaged else JournalWriteError(told)
 
 
@@ -294,7 +261,7 @@ class WriterThread(Writer):
             self._call_soon(_release, _taken(self._waiters) + _taken(self._ends))
             atexit.unregister(self._flush_at_exit)
 
-    def _write_some(self, connection: JournalConnection) -> None:
+    def _write_some(self, connection: Connection) -> None:
         self._wake.wait()
         self._wake.clear()
         self._is_awake = False
@@ -308,14 +275,14 @@ class WriterThread(Writer):
             raise
         self._call_soon(_release, waiters)
 
-    def _write(self, connection: JournalConnection, rows: Sequence[Row]) -> None:
+    def _write(self, connection: Connection, rows: Sequence[Row]) -> None:
         pause = FIRST_PAUSE
         while True:
             try:
                 super()._write(connection, rows)
                 break
-            except sqlite3.OperationalError as error:
-                if not self._pauses or self._is_late.is_set() or _code(error) not in PASSING:
+            except Exception as error:
+                if not self._pauses or self._is_late.is_set() or not connection.passes(error):
                     raise
                 if self.stalled is None:
                     warn("the journal cannot be written, and the run waits: %s", error)
@@ -342,12 +309,6 @@ class WriterThread(Writer):
 
 def _taken(waiters: deque[asyncio.Future[None]]) -> list[asyncio.Future[None]]:
     return [waiters.popleft() for _ in range(len(waiters))]
-
-
-def _code(error: Any) -> int:
-    """The kind of an error of SQLite; its higher bits say more."""
-    code: int = getattr(error, "sqlite_errorcode", 0)
-    return code & 0xFF
 
 
 _writers: WeakSet[WriterThread] = WeakSet()

@@ -9,13 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol, Self, TypeVar
 
+from antflow._core.addresses import SCHEMES
 from antflow._core.brief import Brief
 from antflow._core.checks import check_choice, refusal
 from antflow._core.events import STATUSES, StatusEvent, StatusType
 from antflow._core.failures import MOST_GROUPS
 from antflow._core.observers import RunEnding
 from antflow._core.snapshot import ErrorSummary, FailedItem, FailureGroup
-from antflow.sinks.postgres import SCHEMES, PostgresRows
+from antflow.sinks.postgres import PostgresRows
 from antflow.sinks.records import VERSION, EventRecord, text_of_id
 from antflow.sinks.sqlite import (
     APPLICATION_ID,

@@ -1,12 +1,10 @@
 """Events as rows of a PostgreSQL database: the sink, and what reads its tables.
 
-Only this file needs asyncpg. Both the sink and the log are used by code that has no event loop, in
-a thread; so a `Server` has a loop of its own, which runs while it is asked something.
+Both the sink and the log are used by code that has no event loop, in a thread: see `Server`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,23 +12,19 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar, Unpack
-from urllib.parse import urlsplit
 
 from antflow._core.checks import refusal
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
 from antflow._core.text import error_text, error_type_name
+from antflow._postgres.server import LONGEST_WAIT, Connection, Server
 from antflow.sinks.columns import EVENTS, RUNS, TIME, Column, definitions, names
 from antflow.sinks.records import VERSION, EventRecord
 from antflow.sinks.run_records import closed_record, opened_record
-from antflow.sinks.sink import Sink, SinkOptions, leave_to_parent
+from antflow.sinks.sink import Sink, SinkOptions
 from antflow.sinks.sqlite import CLOSE_RUN, closed_row, opened_row
 
 Answer = TypeVar("Answer")
-Connection = Any
-"""One of asyncpg's, which has no types."""
-
-SCHEMES = ("postgresql://", "postgres://")
 
 TABLES = {
     "runs": f"""
@@ -83,9 +77,6 @@ WITH runs AS NOT MATERIALIZED (SELECT {_as_in_sqlite(RUNS)} FROM runs),
 events AS NOT MATERIALIZED (SELECT {_as_in_sqlite(EVENTS)} FROM events)
 """  # noqa: S608
 """Goes before a query for the tables of a `SqliteSink`: it finds the same columns here."""
-
-LONGEST_WAIT = 5.0
-"""Seconds to wait for the server: to connect, and for a batch to be written."""
 
 ROWS_AT_ONCE = 1_000
 """How many rows are fetched from the server at a time."""
@@ -237,127 +228,6 @@ class PostgresRows:
         if self._server.is_connected:
             with suppress(Exception):  # why: a connection that fails has no transaction either
                 self._server.do(lambda _: self._transaction.rollback())
-
-
-class Server:
-    """A PostgreSQL database, for a thread that has no event loop.
-
-    It is connected when it is first asked, and anew after each failure: it is not known what the
-    old connection was in the middle of. Its ``repr`` is its address, without the password.
-
-    Args:
-        name: Name of the argument, for errors.
-        dsn: Its address.
-        longest: The most seconds that an action may take; ``None`` = no limit.
-    """
-
-    def __init__(self, name: str, dsn: str, longest: float | None) -> None:
-        self._shown = without_password(dsn)
-        if not dsn.startswith(SCHEMES) or self._shown == NOT_SHOWN:
-            raise ValueError(
-                f"{name}: must be the address of a PostgreSQL database, like "
-                "postgresql://user:password@host/name, where / ? # @ in a password are %2F %3F "
-                "%23 %40"
-            )
-        try:
-            from asyncpg import connect
-        except ImportError as error:
-            text = "PostgreSQL needs asyncpg: pip install 'antflow[postgres]'"
-            raise ImportError(text, name="asyncpg") from error
-        self._connect = partial(connect, dsn)
-        self._longest = longest
-        self._runner: asyncio.Runner | None = None
-        self._connection: Connection = None
-
-    def __repr__(self) -> str:
-        return repr(self._shown)
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether the last action left a connection."""
-        return self._connection is not None
-
-    def do(self, action: Callable[[Connection], Awaitable[Answer]]) -> Answer:
-        """Do something with a connection."""
-        if self._runner is None:
-            self._runner = asyncio.Runner()
-        return self._runner.run(self._done(action))
-
-    def interrupt(self) -> None:
-        """Make `do`, which is waiting in another thread, fail."""
-        runner, connection = self._runner, self._connection
-        if runner is not None and connection is not None:
-            runner.get_loop().call_soon_threadsafe(connection.terminate)
-
-    def close(self) -> None:
-        """Close the connection; `do` makes another one."""
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            with runner:
-                runner.run(self._left())
-
-    def leave(self) -> None:
-        """In a child process after a fork: the connection, and its loop, are the parent's."""
-        leave_to_parent((self._runner, self._connection))
-        self._runner = self._connection = None
-
-    async def _done(self, action: Callable[[Connection], Awaitable[Answer]]) -> Answer:
-        late = f"the server did not answer within {LONGEST_WAIT:g} s"
-        if self._connection is None:
-            try:
-                async with asyncio.timeout(LONGEST_WAIT):
-                    self._connection = await self._connect()
-            except TimeoutError:
-                raise TimeoutError(late) from None
-        connection, loop = self._connection, asyncio.get_running_loop()
-        timer = None
-        if self._longest is not None:
-            # Not `asyncio.timeout`: a transaction that is cancelled waits for the server again.
-            timer = loop.call_later(self._longest, connection.terminate)
-        try:
-            return await action(connection)
-        except BaseException:
-            is_late = timer is not None and loop.time() >= timer.when()
-            await self._drop()
-            if is_late:
-                raise TimeoutError(late) from None
-            raise
-        finally:
-            if timer is not None:
-                timer.cancel()
-
-    async def _left(self) -> None:
-        """Say goodbye to the server, if it listens."""
-        try:
-            if self._connection is not None:
-                await self._connection.close(timeout=LONGEST_WAIT)
-        finally:
-            await self._drop()
-
-    async def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.terminate()
-            await asyncio.sleep(0)  # its socket is closed in the next turn
-
-
-NOT_SHOWN = "postgresql://…"
-
-
-def without_password(source: str) -> str:
-    """An address as it may be shown: without its password and options. Other texts as they are."""
-    if not source.startswith(SCHEMES):
-        return source
-    try:
-        parts = urlsplit(source)
-    except ValueError:
-        return NOT_SHOWN
-    user, at, hosts = parts.netloc.rpartition("@")
-    # In a password that is not quoted, / ? # end the address: what follows is part of it.
-    is_clear = "@" not in parts.path + parts.query + parts.fragment and "#" not in source
-    if not is_clear or not re.fullmatch(r"((\[[^]]*\]|[^]:[]*)(:\d*)?(,|$))*", hosts):
-        return NOT_SHOWN
-    return f"{parts.scheme}://{user.partition(':')[0]}{at}{hosts}{parts.path}"
 
 
 def bound(query: str, values: Mapping[str, Any]) -> tuple[str, list[Any]]:

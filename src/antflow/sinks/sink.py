@@ -471,13 +471,6 @@ class Sink(Brief):
 
 
 _sinks: WeakValueDictionary[int, Sink] = WeakValueDictionary()
-_of_parent: list[object] = []
-
-
-def leave_to_parent(place: object) -> None:
-    """Keep what a parent process has open from being closed, which may be to write to it."""
-    if place is not None:
-        _of_parent.append(place)
 
 
 def _begin_all_anew() -> None:

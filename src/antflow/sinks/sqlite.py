@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Unpack
 
+from antflow._core.forked import leave_to_parent
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
 from antflow._core.same_file import is_same_file
@@ -16,7 +17,7 @@ from antflow.sinks.columns import EVENTS, RUNS, definitions
 from antflow.sinks.file_sink import GONE, FileSink
 from antflow.sinks.records import VERSION, EventRecord
 from antflow.sinks.run_records import closed_record, opened_record
-from antflow.sinks.sink import SinkOptions, leave_to_parent
+from antflow.sinks.sink import SinkOptions
 
 SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS runs (

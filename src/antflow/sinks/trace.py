@@ -16,13 +16,14 @@ from contextlib import suppress
 from typing import Any, BinaryIO, Unpack
 
 from antflow._core.file_lock import unlock
+from antflow._core.forked import leave_to_parent
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import at_text
 from antflow.sinks.event_log import KnownRuns
 from antflow.sinks.file_sink import FileSink, take, writable_path
 from antflow.sinks.records import EventRecord
-from antflow.sinks.sink import SinkOptions, leave_to_parent
+from antflow.sinks.sink import SinkOptions
 
 MICROSECONDS = 1e6
 

@@ -1,0 +1,1 @@
+"""What talks to a PostgreSQL server: sinks and journals share it."""
