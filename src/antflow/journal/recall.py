@@ -10,6 +10,7 @@ from antflow._core.envelope import Envelope
 from antflow._core.errors import JournalCorruptError
 from antflow._core.recall_counts import RecallCounts
 from antflow._core.recalled import Known
+from antflow.journal.cells import Cell, value_of
 from antflow.journal.codec import Codec
 from antflow.journal.file import UNREADABLE, JournalConnection, as_journal_error
 from antflow.journal.item_keys import ItemKey, id_of_key
@@ -151,7 +152,7 @@ class Recall:
     def _place(self, envelope: Envelope, found: Found, stage: int, counts: RecallCounts) -> Member:
         """Find out how an item ended, or where it goes on, and set that on it."""
         item, is_changed = found.row.item, False
-        values: dict[int, str | bytes] = {}
+        values: dict[int, Cell] = {}
         known = Known(envelope, None)
         if found.outcome is not None:
             _, outcome, number, value, attempts, _, error, _, run, _ = found.outcome
@@ -195,8 +196,8 @@ class Recall:
             return True
         return any(row[1] == run for row in self._rows(TO_RETRY, item))
 
-    def _value(self, data: str | bytes) -> Any:
-        return self.codec.decode(data.encode() if isinstance(data, str) else data)
+    def _value(self, data: Cell) -> Any:
+        return value_of(data, self.codec)
 
     def _found(self, row: tuple[Any, ...]) -> Found:
         item, outcome = row[:ITEM_COLUMNS], row[ITEM_COLUMNS:]

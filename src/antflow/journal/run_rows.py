@@ -16,6 +16,7 @@ from antflow._core.transition import Transition
 from antflow._core.waits import Wait
 from antflow.journal import schema
 from antflow.journal.begin_run import Begun
+from antflow.journal.cells import Cell, cell_of
 from antflow.journal.codec import Codec, checked
 from antflow.journal.inputs import Inputs
 from antflow.journal.item_keys import item_key
@@ -98,7 +99,7 @@ class RunRows:
 
     def complete(self, row: ItemRow, envelope: Envelope) -> None:
         """A known item had come out of the last stage when the program was killed."""
-        value = self._text_of(self._codec.encode(envelope.value))
+        value = cell_of(self._codec.encode(envelope.value))
         self._put_completed(row.item, envelope.position, value)
 
     def made(self, made: Transition, value: Any) -> Wait:
@@ -149,7 +150,7 @@ class RunRows:
     def checkpoint(self, envelope: Envelope, value: Any) -> Wait:
         """A task keeps a value for later tries."""
         stage = envelope.position
-        data = self._text_of(self._codecs[stage].encode(value))
+        data = cell_of(self._codecs[stage].encode(value))
         row = (self.held[envelope.key].item, self._stages[stage], data, self._run)
         self._writer.put(schema.CHECKPOINT, row)
         return self._writer.durable(0)
@@ -192,7 +193,7 @@ class RunRows:
     def _hold(self, key: ItemKey, held: Held, envelope: Envelope) -> None:
         self.held[key] = held
         data, found = self._inputs.kept(envelope.input)
-        given = None if data is None else self._text_of(data)
+        given = None if data is None else cell_of(data)
         self._put_item(held, envelope.id, (), envelope.position, (given, found))
 
     def _put_item(
@@ -201,7 +202,7 @@ class RunRows:
         key: Any,
         branch: tuple[int, ...],
         stage: int,
-        given: tuple[str | bytes | None, bytes],
+        given: tuple[Cell | None, bytes],
     ) -> None:
         row = (
             held.item,
@@ -214,14 +215,14 @@ class RunRows:
         )
         self._writer.put(schema.ITEM, row)
 
-    def _put_completed(self, item: int, stage: int, value: str | bytes) -> None:
+    def _put_completed(self, item: int, stage: int, value: Cell) -> None:
         """Write an outcome that is not the end of a visit."""
         now = self._facts.started_wall
         row = (item, "completed", self._stages[stage], value, 0, 0.0, None, now, self._run)
         self._writer.put(schema.OUTCOME, row)
 
     def _end(
-        self, step: Transition, outcome: str, value: str | bytes | None, error: str | None = None
+        self, step: Transition, outcome: str, value: Cell | None, error: str | None = None
     ) -> Wait:
         row = (
             self.held.pop(step.key).item,
@@ -237,9 +238,5 @@ class RunRows:
         self._writer.put(schema.OUTCOME, row)
         return self._writer.durable()
 
-    def _result(self, step: Transition, value: Any) -> str | bytes:
-        return self._text_of(self._codecs[step.stage].encode(value))
-
-    def _text_of(self, data: bytes) -> str | bytes:
-        """Data as it is kept: as text if it is, for people who look at the tables."""
-        return data if self._codec.name == "pickle" else data.decode()
+    def _result(self, step: Transition, value: Any) -> Cell:
+        return cell_of(self._codecs[step.stage].encode(value))
