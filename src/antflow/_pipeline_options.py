@@ -38,6 +38,7 @@ from antflow._monitor.block_poller import ShowsBlocks
 from antflow._monitor.display_choice import automatic_display
 from antflow._monitor.tracker import StatusTracker
 from antflow.journal.journal import Journal, RetryFailed
+from antflow.journal.omitted import Omitted
 
 DashboardName = Literal["auto", "log", "compact", "detailed", "full"]
 DASHBOARD_NAMES: tuple[str, ...] = get_args(DashboardName)
@@ -351,6 +352,9 @@ def checked_results(results: object, stages: Sequence[Stage]) -> list[PipelineRe
         stage_index(f"{name}.stage", result.stage, names)
         if result.is_success:
             raise refusal(ValueError, name, result, f"it is {result.outcome}; pass {TO_RETRY}")
+        if type(result.value) is Omitted:
+            told = "its value is not in the journal; with the journal, pass True instead of results"
+            raise refusal(ValueError, name, result, told)
         checked.append(result)
     return checked
 

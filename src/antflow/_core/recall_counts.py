@@ -15,11 +15,13 @@ class RecallCounts:
         ended: How an item had ended → how many; those made from others too.
         inputs: How many of those that had ended were fed, and not made from others.
         changed: How many are run again because their input, or a stage, has changed.
+        omitted: How many results are not in the journal, of this run and of earlier ones.
     """
 
     ended: dict[str, int] = field(default_factory=dict[str, int])
     inputs: int = 0
     changed: int = 0
+    omitted: int = 0
 
     def of(self, outcome: str) -> int:
         """How many had ended so."""

@@ -10,11 +10,12 @@ from antflow._core.envelope import Envelope
 from antflow._core.errors import JournalCorruptError
 from antflow._core.recall_counts import RecallCounts
 from antflow._core.recalled import Known
-from antflow.journal.cells import Cell, value_of
+from antflow.journal.cells import Cell, is_omitted, value_of
 from antflow.journal.codec import Codec
 from antflow.journal.file import UNREADABLE, JournalConnection, as_journal_error
 from antflow.journal.item_keys import ItemKey, id_of_key
 from antflow.journal.kept_errors import Retried, read_error
+from antflow.journal.omitted import Omitted
 from antflow.journal.schema import is_sound
 
 Branch = tuple[int, ...]
@@ -58,6 +59,15 @@ class Member(NamedTuple):
     row: ItemRow
     known: Known | None
     has_outcome: bool = False
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it should go on, and what it was made with was left out.
+
+        Then the item that was fed is run from the start.
+        """
+        known = self.known
+        return known is not None and known.outcome is None and type(known.envelope.value) is Omitted
 
 
 ITEM_COLUMNS = len(ItemRow._fields)
@@ -176,6 +186,8 @@ class Recall:
                 is_changed = True
             elif known.outcome is None or position < envelope.position:
                 values[position] = value
+        if known.outcome is None:
+            values = {each: kept for each, kept in values.items() if not is_omitted(kept)}
         reached = max(values, default=None)
         if reached is not None:
             envelope.value = self._value(values[reached])
@@ -186,7 +198,7 @@ class Recall:
             else:
                 counts.changed += is_changed
                 for _, number, value, *_ in self._rows(CHECKPOINTS, item):
-                    if self.positions.get(number) == envelope.position:
+                    if self.positions.get(number) == envelope.position and not is_omitted(value):
                         envelope.checkpoint = envelope.position, self._value(value)
         return Member(found.row, known, found.outcome is not None)
 

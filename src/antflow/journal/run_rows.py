@@ -11,16 +11,13 @@ from antflow._core.ledger import ItemKey
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
 from antflow._core.stage import Stage
-from antflow._core.text import safe_str
 from antflow._core.transition import Transition
 from antflow._core.waits import Wait
 from antflow.journal import schema
 from antflow.journal.begin_run import Begun
-from antflow.journal.cells import Cell, cell_of
-from antflow.journal.codec import Codec, checked
-from antflow.journal.inputs import Inputs
+from antflow.journal.cells import Cell
 from antflow.journal.item_keys import item_key
-from antflow.journal.kept_errors import error_text
+from antflow.journal.kept_values import KeptValues
 from antflow.journal.recall import ItemRow
 from antflow.journal.writer import Writer
 
@@ -45,8 +42,7 @@ class RunRows:
         begun: The run.
         facts: What else is known of it.
         stages: The stages of its pipeline.
-        codec: Makes bytes of values.
-        inputs: Makes bytes of items as they were fed.
+        values: Decides what is kept of values.
         writer: Writes the rows.
 
     Attributes:
@@ -58,17 +54,14 @@ class RunRows:
         begun: Begun,
         facts: RunFacts,
         stages: Sequence[Stage],
-        codec: Codec,
-        inputs: Inputs,
+        values: KeptValues,
         writer: Writer,
     ) -> None:
         self._run = begun.run
         self._stages = begun.stages
         self._next_item = begun.next_item
         self._facts = facts
-        self._codec = codec
-        self._inputs = inputs
-        self._codecs = [checked(codec, stage.name) for stage in stages]
+        self._values = values
         self._writer = writer
         self._last = len(stages) - 1
         self._failed: dict[ItemKey, int] = {}
@@ -78,7 +71,8 @@ class RunRows:
 
     def accept(self, envelope: Envelope) -> None:
         """An item enters that is not known yet."""
-        self._hold(envelope.key, Held(self._new_item(), None), envelope)
+        given = self._values.given(envelope.position, envelope.input)
+        self._hold(envelope, Held(self._new_item(), None), given)
 
     def go_on(self, key: ItemKey, row: ItemRow, *, had_ended: bool) -> None:
         """A known item goes on."""
@@ -88,9 +82,10 @@ class RunRows:
 
     def begin_again(self, envelope: Envelope, row: ItemRow) -> None:
         """A known item is run from the start: forget all that was known of it."""
+        given = self._values.given(envelope.position, envelope.input)
         for statement in schema.FORGET:
             self._writer.put(statement, {"item": row.item})
-        self._hold(envelope.key, Held(row.item, None), envelope)
+        self._hold(envelope, Held(row.item, None), given)
 
     def forget_made(self, row: ItemRow) -> None:
         """An item that was made from another is made again."""
@@ -99,7 +94,7 @@ class RunRows:
 
     def complete(self, row: ItemRow, envelope: Envelope) -> None:
         """A known item had come out of the last stage when the program was killed."""
-        value = cell_of(self._codec.encode(envelope.value))
+        value = self._values.result(envelope.position, envelope.value)
         self._put_completed(row.item, envelope.position, value)
 
     def made(self, made: Transition, value: Any) -> Wait:
@@ -109,7 +104,7 @@ class RunRows:
             return None
         root = parent.item if parent.root is None else parent.root
         held = Held(self._new_item(), root)
-        data = self._result(made, value)
+        data = self._values.result(made.stage, value, is_made=True)
         self._put_item(held, made.item_id, made.branch, made.stage, (data, b""))
         if made.stage == self._last:
             self._put_completed(held.item, made.stage, data)
@@ -124,7 +119,7 @@ class RunRows:
         row = (
             self.held[step.key].item,
             self._stages[step.stage],
-            self._result(step, value),
+            self._values.result(step.stage, value),
             step.attempt,
             step.duration,
             self._run,
@@ -141,7 +136,7 @@ class RunRows:
             step.attempt,
             step.task,
             step.duration,
-            error_text(step.error),
+            self._values.error(step.stage, step.error),
             self._facts.timestamp(step.mono),
             self._run,
         )
@@ -150,7 +145,7 @@ class RunRows:
     def checkpoint(self, envelope: Envelope, value: Any) -> Wait:
         """A task keeps a value for later tries."""
         stage = envelope.position
-        data = cell_of(self._codecs[stage].encode(value))
+        data = self._values.checkpoint(stage, value)
         row = (self.held[envelope.key].item, self._stages[stage], data, self._run)
         self._writer.put(schema.CHECKPOINT, row)
         return self._writer.durable(0)
@@ -159,13 +154,14 @@ class RunRows:
 
     def completed(self, step: Transition, value: Any) -> Wait:
         """An item came out of the last stage."""
-        return self._end(step, "completed", self._result(step, value))
+        return self._end(step, "completed", self._values.result(step.stage, value))
 
     def failed(self, step: Transition) -> Wait:
         """An item failed."""
         assert step.error is not None
+        error = self._values.error(step.stage, step.error)
         self._failed[step.key] = self.held[step.key].item
-        return self._end(step, "failed", None, error_text(step.error))
+        return self._end(step, "failed", None, error)
 
     def dropped(self, step: Transition) -> Wait:
         """An item was dropped."""
@@ -180,7 +176,7 @@ class RunRows:
         retried: Iterable[ItemKey] = self._failed if how.to_retry is None else how.to_retry
         for item in (self._failed[key] for key in retried if key in self._failed):
             self._writer.put(schema.TO_RETRY, (item, self._run))
-        error = None if how.error is None else safe_str(how.error)
+        error = None if how.error is None else self._values.run_error(how.error)
         self._writer.put(schema.END_RUN, (how.timestamp, how.how, error, self._run))
 
     # Inside
@@ -190,11 +186,9 @@ class RunRows:
         self._next_item += 1
         return number
 
-    def _hold(self, key: ItemKey, held: Held, envelope: Envelope) -> None:
-        self.held[key] = held
-        data, found = self._inputs.kept(envelope.input)
-        given = None if data is None else cell_of(data)
-        self._put_item(held, envelope.id, (), envelope.position, (given, found))
+    def _hold(self, envelope: Envelope, held: Held, given: tuple[Cell | None, bytes]) -> None:
+        self.held[envelope.key] = held
+        self._put_item(held, envelope.id, (), envelope.position, given)
 
     def _put_item(
         self,
@@ -237,6 +231,3 @@ class RunRows:
         )
         self._writer.put(schema.OUTCOME, row)
         return self._writer.durable()
-
-    def _result(self, step: Transition, value: Any) -> Cell:
-        return cell_of(self._codecs[step.stage].encode(value))
