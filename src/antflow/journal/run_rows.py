@@ -65,6 +65,7 @@ class RunRows:
         self._writer = writer
         self._last = len(stages) - 1
         self._failed: dict[ItemKey, int] = {}
+        self._retries_all = False
         self.held: dict[ItemKey, Held] = {}
 
     # Items
@@ -160,7 +161,9 @@ class RunRows:
         """An item failed."""
         assert step.error is not None
         error = self._values.error(step.stage, step.error)
-        self._failed[step.key] = self.held[step.key].item
+        item = self._failed[step.key] = self.held[step.key].item
+        if self._retries_all:
+            self._writer.put(schema.TO_RETRY, (item, self._run))
         return self._end(step, "failed", None, error)
 
     def dropped(self, step: Transition) -> Wait:
@@ -171,11 +174,23 @@ class RunRows:
         """An item became this many others."""
         return self._end(step, "expanded", str(count))
 
+    def retry_later(self, keys: Iterable[ItemKey] | None) -> None:
+        """Failed items are run again in a later run; with ``None`` all, and those that yet fail.
+
+        The outcome of one that has just failed comes after this, or not at all.
+        """
+        if keys is None:
+            self._retries_all = True
+            keys = [*self._failed]
+        for key in keys:
+            item = self._failed.get(key)
+            if item is None and (held := self.held.get(key)) is not None:
+                item = held.item
+            if item is not None:
+                self._writer.put(schema.TO_RETRY, (item, self._run))
+
     def end_run(self, how: RunEnd) -> None:
         """The run is over."""
-        retried: Iterable[ItemKey] = self._failed if how.to_retry is None else how.to_retry
-        for item in (self._failed[key] for key in retried if key in self._failed):
-            self._writer.put(schema.TO_RETRY, (item, self._run))
         error = None if how.error is None else self._values.run_error(how.error)
         self._writer.put(schema.END_RUN, (how.timestamp, how.how, error, self._run))
 

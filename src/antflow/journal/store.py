@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 from weakref import ref
@@ -173,6 +173,11 @@ class JournalStore:
         writer = self._writer
         stalled = "" if writer.stalled is None else str(writer.stalled)
         return JournalState(self._journal.path, writer.waiting, writer.behind, stalled)
+
+    def retry_later(self, keys: Iterable[tuple[int, tuple[int, ...]]] | None) -> None:
+        """Failed items are run again in a later run."""
+        if self._writer.error is None:
+            self._rows.retry_later(keys)
 
     def checkpoint(self, envelope: Envelope, value: Any) -> Wait:
         """Keep a value for later tries of an item."""
