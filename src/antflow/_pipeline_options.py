@@ -331,6 +331,20 @@ def parted_retries(
     return checked_results(given, stages), False
 
 
+def journal_retrying(journal: Journal | None, retried: Retried) -> Journal | None:
+    """The journal of a run, with the failed items that are run again.
+
+    Raises:
+        ValueError: There are such, and no journal.
+    """
+    if retried is False:
+        return journal
+    if journal is None:
+        allowed = "needs a journal; without one, pass results of an earlier run"
+        raise refusal(ValueError, "retry_failed", retried, allowed)
+    return journal.retrying(retried)
+
+
 def checked_results(results: object, stages: Sequence[Stage]) -> list[PipelineResult[Any]]:
     """The results given as ``retry_failed``, as a list.
 
