@@ -38,6 +38,7 @@ from antflow._monitor.block_poller import ShowsBlocks
 from antflow._monitor.display_choice import automatic_display
 from antflow._monitor.tracker import StatusTracker
 from antflow.journal.journal import Journal, RetryFailed
+from antflow.journal.omitted import Omitted
 
 DashboardName = Literal["auto", "log", "compact", "detailed", "full"]
 DASHBOARD_NAMES: tuple[str, ...] = get_args(DashboardName)
@@ -330,6 +331,20 @@ def parted_retries(
     return checked_results(given, stages), False
 
 
+def journal_retrying(journal: Journal | None, retried: Retried) -> Journal | None:
+    """The journal of a run, with the failed items that are run again.
+
+    Raises:
+        ValueError: There are such, and no journal.
+    """
+    if retried is False:
+        return journal
+    if journal is None:
+        allowed = "needs a journal; without one, pass results of an earlier run"
+        raise refusal(ValueError, "retry_failed", retried, allowed)
+    return journal.retrying(retried)
+
+
 def checked_results(results: object, stages: Sequence[Stage]) -> list[PipelineResult[Any]]:
     """The results given as ``retry_failed``, as a list.
 
@@ -351,6 +366,9 @@ def checked_results(results: object, stages: Sequence[Stage]) -> list[PipelineRe
         stage_index(f"{name}.stage", result.stage, names)
         if result.is_success:
             raise refusal(ValueError, name, result, f"it is {result.outcome}; pass {TO_RETRY}")
+        if type(result.value) is Omitted:
+            told = "its value is not in the journal; with the journal, pass True instead of results"
+            raise refusal(ValueError, name, result, told)
         checked.append(result)
     return checked
 

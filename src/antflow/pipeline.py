@@ -44,6 +44,7 @@ from antflow._core.envelope import DEFAULT_PRIORITY
 from antflow._core.error_kinds import ErrorKinds
 from antflow._core.errors import PipelineError
 from antflow._core.failure_limit import FailureLimit, Failures
+from antflow._core.failures import stay_failed
 from antflow._core.foreign import attribute, is_a
 from antflow._core.items import Items, Key, check_items, expected_count
 from antflow._core.limit import Limit, LimitStatistics
@@ -99,11 +100,12 @@ from antflow._pipeline_options import (
     checked_observers,
     checked_stages,
     choose_display,
+    journal_retrying,
     parted,
     parted_retries,
 )
 from antflow._pipeline_runs import HasRuns, PipelineRuns, pipeline_repr
-from antflow.journal.journal import Journal
+from antflow.journal.journal import Journal, checked_retried
 from antflow.sinks.opentelemetry import follow_run
 
 if TYPE_CHECKING:
@@ -435,6 +437,8 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
                 entered it. If the run is stopped before it has room for them, they are cancelled.
                 With a ``journal``, ``True`` or classes of errors: those items that failed in an
                 earlier run, and that ``items`` has again, go on in the stage in which they failed.
+                If some stay failed, a warning at the end says how many, unless ``on_failures`` is
+                "ignore".
             keys: Read keys while a built-in display, or a `BaseDashboard`, is on the terminal:
                 pause, more or fewer workers, drain, cancel; "?" lists them. Nothing is read if
                 standard input is not a terminal (a record at level INFO says so), or the program is
@@ -515,13 +519,15 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         dashboard: DashboardName | AnyDashboard | None = None,
         custom_dashboard: AnyDashboard | None = None,
         dashboard_update_interval: float = 0.5,
+        retry_failed: Iterable[PipelineResult[Any]] | Retried = (),
         keys: bool = False,
         graceful_signals: float | None = None,
         **options: Unpack[RunOptions],
     ) -> ResultStream[Out]:
         """Yield each result as soon as it is ready, failed items included (with ``.error``).
 
-        So there is no warning at the end if items failed, and no ``on_failures``.
+        So there is no warning at the end if items failed, or stay failed from earlier runs, and no
+        ``on_failures``.
 
         Items are taken in as results are taken out: a slow consumer slows the source. The run
         begins when the first result is asked for, or with ``async with``.
@@ -548,6 +554,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
             dashboard: As in `run`.
             custom_dashboard: As in `run`.
             dashboard_update_interval: As in `run`.
+            retry_failed: As in `run`.
             keys: As in `run`.
             graceful_signals: As in `run`; the loop ends after the last result, and
                 ``pipeline.results.stopped_by`` says why. Handled while the loop is under way: a
@@ -573,8 +580,11 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
             graceful_signals = check_seconds(ValueError, "graceful_signals", graceful_signals)
             check_main_thread()
         check_flag(TypeError, "ordered", ordered)
+        again, retried = parted_retries(retry_failed, self._stages)
         check_options(Pipeline.stream, RunOptions, options)
-        options["total"], length = expected_count(items, options.get("total"))
+        used: Any = options.get("journal") or self._journal
+        journal_retrying(used, retried)
+        options["total"], length = expected_count(items, options.get("total"), len(again))
         if buffer_size is not None:
             allowed = "must be a whole number >= 0"
             buffer_size = check_count(ValueError, "buffer_size", buffer_size, 0, allowed)
@@ -587,9 +597,12 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
 
         def drive(handle: RunHandle[Any]) -> Coroutine[Any, Any, None]:
             handle.takes_keys = keys
+            handle._engine.intake.again.extend(again)
             return _drive(self, handle, items, display, dashboard_update_interval)
 
-        open_run = partial(self._open, options=options, length=length, window=window)
+        open_run = partial(
+            self._open, options=options, length=length, window=window, retried=retried
+        )
         return ResultStream(Outcomes(open_run, drive, buffer_size, graceful_signals))
 
     @explained
@@ -713,6 +726,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         dashboard: DashboardName | AnyDashboard | None = None,
         custom_dashboard: AnyDashboard | None = None,
         dashboard_update_interval: float = 0.5,
+        retry_failed: Retried = False,
         keys: bool = False,
         on_failures: OnFailures = "warn",
         **options: Unpack[RunOptions],
@@ -733,6 +747,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
             dashboard: As in `run`.
             custom_dashboard: As in `run`.
             dashboard_update_interval: As in `run`.
+            retry_failed: With a ``journal``, as in `run`: ``True`` or classes of errors.
             keys: As in `run`.
             on_failures: As in `run`; "raise" raises on leaving, and from `RunHandle.join` and
                 `RunHandle.shutdown`. If the body raises, its own error is raised, and failures
@@ -755,8 +770,14 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
             progress, dashboard, custom_dashboard, dashboard_update_interval, keys
         )
         check_on_failures(on_failures)
+        retried = checked_retried(retry_failed)
         check_options(Pipeline.open, RunOptions, options)
-        handle = self._open(options=options, on_failures=on_failures, is_shown=display is not None)
+        handle = self._open(
+            options=options,
+            on_failures=on_failures,
+            is_shown=display is not None,
+            retried=retried,
+        )
         handle.takes_keys = keys
         with interrupts_apart():
             try:
@@ -851,7 +872,8 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         """Open a run; its results are collected unless there is a function that takes them."""
         keeps_results = self.collect_results and deliver is None
         # A stream hands failed items to its reader; a display and a tracker show them.
-        is_silent = deliver is None and self._tracker is None
+        is_stream = deliver is not None
+        is_silent = not is_stream and self._tracker is None
         keeps_silent = is_silent and not is_shown
         collected = [] if collected is None else collected
         if deliver is None:
@@ -864,11 +886,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         tracker = self._tracker
         engine_options, more, journal = parted(options, self._journal)
         check_files(tracker, self._observers, journal, options)
-        if retried is not False:
-            if journal is None:
-                allowed = "needs a journal; without one, pass results of an earlier run"
-                raise refusal(ValueError, "retry_failed", retried, allowed)
-            journal = journal.retrying(retried)
+        journal = journal_retrying(journal, retried)
         observers = [*self._observers, *more]
         listeners = [
             None if tracker is None else tracker.follow(),
@@ -901,6 +919,8 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         raises = on_failures == "raise"
         if keeps_silent and on_failures != "ignore":
             engine.supervisor.on_over.append(partial(_alert, engine.run, raises))
+        if journal is not None and not is_stream and on_failures != "ignore":
+            engine.supervisor.on_over.append(partial(_tell_stayed, engine.run))
         engine.supervisor.on_over.append(self._runs.teller_of(engine.run))
         self._runs.latest = handle = RunHandle(engine, collected, raises)
         if keeps_silent and raises:
@@ -977,7 +997,14 @@ def _alert(run: Run, raises: bool) -> None:
     if raises and run.error is None and not run.is_cancelling:
         return
     run.has_told_failures = True
-    alert("%s", run.failures.told(run.ledger.accepted + run.ledger.children))
+    ledger = run.ledger
+    alert("%s", run.failures.told(ledger.accepted + ledger.children + ledger.recalled.all_ended))
+
+
+def _tell_stayed(run: Run) -> None:
+    """Log that items which had failed in earlier runs stay failed."""
+    if (counts := run.ledger.recalled.failed) and not run.is_left_behind:
+        alert("%s", stay_failed(counts, "retry_failed=True"))
 
 
 def _held_at_most(stages: Sequence[Stage]) -> int:

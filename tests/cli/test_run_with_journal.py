@@ -398,3 +398,47 @@ def test_two_items_may_change_places(switch: Path) -> None:
     (switch / "broken").write_text("c")
     run(target="switch:newer")
     assert (of("out.jsonl"), of("failed.jsonl")) == ({"a": "A", "b": "B"}, {"c": "no c"})
+
+
+LARGE = """
+import os
+from antflow import Pipeline, Stage
+
+async def ask(n):
+    return {"n": n, "text": "x" * (2_000_000 if n.startswith("2") else 5)}
+
+pipeline = Pipeline([Stage("Ask", 1, [ask])])
+"""
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_a_line_stays_whose_value_is_not_in_the_journal(folder: Path, suffix: str) -> None:
+    """Where it is missing, a note stands in its place; `antflow journal` shows that, too."""
+    (folder / "large.py").write_text(LARGE, "utf-8")
+    items = folder / "items.txt"
+    items.write_text("1\n2\n3\n")
+    out = folder / f"out.{suffix}"
+    told = ("run", "large.py:pipeline", "--items", items, "--out", out, "--journal=run.db")
+    first = antflow(*told)
+    assert (first.exit_code, first.stdout) == (0, "")
+    assert "not in the journal: 1 result" in first.stderr
+    whole = out.read_bytes()
+    assert len(whole) > 2_000_000
+    assert antflow(*told).exit_code == 0
+    assert out.read_bytes() == whole
+    items.write_text("1\n2\n3\n21\n")
+    assert antflow(*told).exit_code == 0
+    assert out.read_bytes().startswith(whole)
+    assert len(out.read_bytes()) > 4_000_000
+    out.write_bytes(b"".join(line for line in whole.splitlines(True) if len(line) < 1_000))
+    assert antflow(*told).exit_code == 0
+    text = out.read_text()
+    assert (text.count("too large"), text.count("Omitted")) == (2, 2)
+    assert len(text.splitlines()) == 4 + (suffix == "csv")
+    assert antflow(*told).exit_code == 0
+    assert out.read_text() == text
+    shown = antflow("journal", "results", "run.db")
+    assert shown.stdout.count("<not in the journal: too large, 2,000,0") == 2
+    lines = objects_of(antflow("journal", "results", "run.db", "--json").stdout)
+    assert [line["value"].get("why") for line in lines] == [None, "too large", None, "too large"]
+    assert lines[1]["value"]["type"] == "Omitted"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from antflow.exceptions import (
 )
 from antflow.journal import Journal
 from antflow.testing import run_virtual
-from tests.journal.crashing import rows_of
+from tests.journal.crashing import Crashes, rows_of, watched
 from tests.journal.test_resuming import Calls, run, two_stages
 
 
@@ -491,3 +492,43 @@ def test_only_what_stopped_a_run_is_retried(journal: Any) -> None:
     results = run(stages(), range(8), journal)
     assert [str(failed.error) for failed in results.failed] == ["its own fault"]
     assert sorted(value for _, value in calls.new()) == [5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"max_failures": 3}, {"max_failures": Failures(count=3, of_last=9)}, {"stop_on": Refused}],
+    ids=["max_failures", "of_last", "stop_on"],
+)
+def test_failures_of_a_run_that_was_killed_as_it_was_stopped_are_retried(
+    limits: dict[str, Any], tmp_path: Path
+) -> None:
+    """After each commit from that with the failure that stops it on."""
+    journal = tmp_path / "run.db"
+
+    async def ask(value: int) -> int:
+        await asyncio.sleep(1 + value / 10)
+        raise Refused("all are refused")
+
+    async def stop() -> None:
+        await Pipeline([Stage("Ask", 4, [ask], task_attempts=1)]).run(
+            range(40), journal=journal, **limits
+        )
+
+    crashes = Crashes(journal)
+    with watched(crashes), pytest.raises(TooManyFailures):
+        run_virtual(stop)
+    stops_with = 1 if "stop_on" in limits else 3
+    failed_at_last = rows_of(journal, "SELECT count(*) FROM outcomes")[0][0]
+    assert failed_at_last > stops_with
+    again = journal.with_name("again.db")
+    seen: set[int] = set()
+    for number in range(len(crashes.ends)):
+        crashes.restore(number, again)
+        tables = [name for (name,) in rows_of(again, "SELECT name FROM sqlite_master")]
+        failed = rows_of(again, "SELECT count(*) FROM outcomes") if "outcomes" in tables else [(0,)]
+        seen.add(failed[0][0])
+        if failed[0][0] >= stops_with:
+            calls = Calls()
+            stage = Stage("Ask", 4, [calls.task("Ask")])
+            assert sorted(run([stage], range(40), again).values()) == [*range(40)]
+    assert seen >= {stops_with, failed_at_last}

@@ -341,3 +341,85 @@ def test_an_item_does_not_wait_for_the_commit_of_its_admission(tmp_path: Path) -
         assert asyncio.run(main()) == [1]
     finally:
         lock.close()
+
+
+@pytest.mark.parametrize("way", ["run", "stream", "ordered stream", "open"])
+def test_failed_items_are_retried_however_a_run_is_begun(way: str, journal: Path) -> None:
+    """With ``retry_failed`` of `run`, `stream` and `open`."""
+    calls = Calls()
+    calls.broken = {("Put", 3), ("Put", 5)}
+    run(two_stages(calls), range(5), journal)
+    calls.broken.clear()
+    calls.new()
+
+    async def main() -> list[Any]:
+        pipeline = Pipeline[Any, Any](two_stages(calls), journal=journal)
+        kinds = ("ValueError",)
+        if way == "open":
+            async with pipeline.open(retry_failed=kinds) as opened:
+                await opened.feed(range(5))
+            return opened.results.values()
+        if way == "run":
+            return (await pipeline.run(range(5), retry_failed=kinds)).values()
+        ordered = way == "ordered stream"
+        async with pipeline.stream(range(5), ordered=ordered, retry_failed=kinds) as results:
+            return [result.value async for result in results]
+
+    assert sorted(asyncio.run(main())) == [10, 20, 30, 40, 50]
+    assert sorted(calls.new()) == [("Put", 3), ("Put", 5)]
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_a_stream_goes_on_with_results_of_an_earlier_run(ordered: bool) -> None:
+    """As `run` does: at the stage that they ended in, before the items."""
+    calls = Calls()
+    calls.broken = {("Put", 3)}
+
+    async def main() -> list[Any]:
+        pipeline = Pipeline[Any, Any](two_stages(calls))
+        failed = (await pipeline.run([1, 2], on_failures="ignore")).failed
+        calls.broken.clear()
+        calls.new()
+        async with pipeline.stream([7], ordered=ordered, retry_failed=failed) as results:
+            return [(result.id, result.value) async for result in results]
+
+    # The id of the earlier item is taken, as its number is that of a new one.
+    assert sorted(asyncio.run(main())) == [(0, 80), (1, 30)]
+    assert sorted(calls.new()) == [("Get", 7), ("Put", 3), ("Put", 8)]
+
+
+STAY = "2 items stay failed from earlier runs: 2 × ValueError; retry_failed=True runs them again"
+
+
+def test_a_warning_says_that_items_stay_failed(
+    journal: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, at the end of a run; not if failures are to be ignored, or all are run again."""
+    calls = Calls()
+    calls.broken = {("Put", 1), ("Put", 3)}
+
+    def told(items: Iterable[Any], **options: Any) -> int:
+        caplog.clear()
+        asyncio.run(Pipeline[Any, Any](two_stages(calls)).run(items, journal=journal, **options))
+        return caplog.text.count(STAY)
+
+    assert told([0]) == 0
+    assert told([0, 2, 4]) == 0
+    assert "2 of 3 items failed: 2 × ValueError" in caplog.text
+    assert "1 item stays failed from earlier runs: 1 × ValueError; " in caplog.text
+    assert told([0, 2, 4]) == 1
+    assert told([0, 2, 4], on_failures="ignore") == 0
+    assert told([0, 2, 4], retry_failed=OSError) == 1
+    assert told([0, 2, 4], retry_failed=True) == 0
+
+    async def in_a_stream_and_by_hand() -> None:
+        pipeline = Pipeline[Any, Any](two_stages(calls), journal=journal)
+        async with pipeline.stream([0, 2, 4]) as results:
+            assert len([result async for result in results if result.error]) == 2
+        assert "stay failed" not in caplog.text
+        async with pipeline.open() as opened:
+            await opened.feed([0, 2, 4])
+
+    caplog.clear()
+    asyncio.run(in_a_stream_and_by_hand())
+    assert caplog.text.count(STAY) == 1

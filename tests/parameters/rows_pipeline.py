@@ -300,16 +300,15 @@ RUN_ROWS = LIMITS | {
     "keys": Row(BOTH, f"{FLAG}|keys=True needs a display", [*NO_FLAGS, True], [False]),
     "retry_failed": Row(
         BOTH,
-        "must be results of an earlier run|must be a PipelineResult",
-        [None, 5, [5], [None], ["x"], Hostile()],
-        [[], ()],
+        "must be results of an earlier run|must be a PipelineResult|needs a journal",
+        [None, 5, [5], [None], ["x"], Hostile(), True, "KeyError", (KeyError,)],
+        [[], (), False],
     ),
     "graceful_signals": Row(ValueError, SECONDS, but(NO_SECONDS, None), [None, 0, 5]),
     "on_failures": ON_FAILURES,
 }
 OF_DISPLAYS = ("progress", "dashboard", "custom_dashboard", "dashboard_update_interval", "keys")
-NOT_OF_STREAM = ("retry_failed", "on_failures")
-STREAM_ROWS = {name: row for name, row in RUN_ROWS.items() if name not in NOT_OF_STREAM} | {
+STREAM_ROWS = {name: row for name, row in RUN_ROWS.items() if name != "on_failures"} | {
     "buffer_size": Row(
         ValueError, f"{COUNT} >= 0", [-1, 1.5, "5", True, NAN, [1], Hostile()], [None, 0, 5]
     ),
@@ -483,6 +482,12 @@ for name, row in STREAM_ROWS.items():
 for name, row in LIMITS.items():
     ROWS[f"Pipeline.open.{name}"] = row
 ROWS["Pipeline.open.on_failures"] = ON_FAILURES
+ROWS["Pipeline.open.retry_failed"] = Row(
+    BOTH,
+    "must be True, False, or a tuple of exception classes or their names|needs a journal",
+    [None, 5, "", (), (5,), int, "no name", Hostile(), True, "KeyError", (KeyError,)],
+    [False],
+)
 for name in ("max_failures", "stop_on", "probe"):
     ROWS[f"Pipeline.start.{name}"] = LIMITS[name]
 for name in OF_DISPLAYS:

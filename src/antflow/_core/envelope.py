@@ -129,6 +129,13 @@ class Envelope:
             child.fate = Fate(scope=self.fate.scope, place=(*place, number))
         return child
 
+    def go_back(self, position: int, value: Any) -> None:
+        """Be again as it was when it was fed, with this value to this stage."""
+        self.position, self.value = position, value
+        self.attempts = self.children = 0
+        self.checkpoint = None
+        self.fate = ORDINARY
+
     @property
     def metadata(self) -> dict[str, Any]:
         """The item's own metadata; if it brought none, a dict is made at the first access."""

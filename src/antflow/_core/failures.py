@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from antflow._core.places import Place, location_of, place_of
@@ -14,6 +14,7 @@ MOST_GROUPS = 100
 """Groups, by line of code, that a run distinguishes; other failures are grouped without a line."""
 
 MOST_TOLD = 3
+MOST_STAYED = 5
 """Groups that are named in one line."""
 
 
@@ -146,6 +147,21 @@ def failure_lines(summary: ErrorSummary, most: int) -> list[str]:
     lines = [f"{kind.text}, e.g. {kind.example}" if kind.example else kind.text for kind in kinds]
     more = len(kinds) - most
     return [*lines[:most], counted(more, "more kind")] if more > 0 else lines
+
+
+def stay_failed(counts: Mapping[str, int], how: str) -> str:
+    """``2 items stay failed from earlier runs: 2 × OSError; … runs them again``.
+
+    Args:
+        counts: Type of an error → how many items had failed with it.
+        how: What runs them again.
+    """
+    total = sum(counts.values())
+    stay = "item stays" if total == 1 else "items stay"
+    ranked = Counter(counts).most_common()
+    told = [f"{count:,} × {clean(kind)}" for kind, count in ranked[:MOST_STAYED]]
+    kinds = ", ".join([*told, "…"] if len(ranked) > MOST_STAYED else told)
+    return f"{total:,} {stay} failed from earlier runs: {kinds}; {how} runs them again"
 
 
 class Told(NamedTuple):

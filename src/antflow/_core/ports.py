@@ -6,7 +6,7 @@ one of these shapes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from antflow._core.envelope import Envelope
@@ -132,6 +132,16 @@ class Memory(Store, Protocol):
 
     def state(self) -> JournalState | None:
         """How far it has got, in whatever thread; ``None`` if no run has it open."""
+        ...
+
+    def retry_later(self, keys: Iterable[tuple[int, tuple[int, ...]]] | None) -> None:
+        """Items that failed are not to blame: run them again in a later run.
+
+        It is told of an item that fails before the record of that, and kept with it or before it.
+
+        Args:
+            keys: These items, by their keys in the run; ``None``: all that have failed, or fail.
+        """
         ...
 
     def checkpoint(self, envelope: Envelope, value: Any) -> Wait:

@@ -125,6 +125,7 @@ class Reading:
             items_skipped_duplicates=self._skipped_duplicates,
             items_resumed=known.all_ended,
             items_changed=known.changed,
+            items_omitted=known.omitted,
             counters=summed(each.counters for each in stages) if has_counters else {},
             item_times=self._item_times,
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from antflow._core.text import error_type_name
+
 
 @dataclass(slots=True)
 class RecallCounts:
@@ -15,11 +17,15 @@ class RecallCounts:
         ended: How an item had ended → how many; those made from others too.
         inputs: How many of those that had ended were fed, and not made from others.
         changed: How many are run again because their input, or a stage, has changed.
+        failed: Type of an error → how many items had failed with it, and stay so.
+        omitted: How many results are not in the journal, of this run and of earlier ones.
     """
 
     ended: dict[str, int] = field(default_factory=dict[str, int])
     inputs: int = 0
     changed: int = 0
+    failed: dict[str, int] = field(default_factory=dict[str, int])
+    omitted: int = 0
 
     def of(self, outcome: str) -> int:
         """How many had ended so."""
@@ -30,7 +36,10 @@ class RecallCounts:
         """How many had ended."""
         return sum(self.ended.values())
 
-    def add(self, outcome: str, is_input: bool) -> None:
+    def add(self, outcome: str, is_input: bool, error: Exception | None) -> None:
         """Count an item that had ended so."""
         self.ended[outcome] = self.of(outcome) + 1
         self.inputs += is_input
+        if error is not None:
+            kind = error_type_name(error)
+            self.failed[kind] = self.failed.get(kind, 0) + 1

@@ -258,6 +258,14 @@ class RunResults(Brief, list[PipelineResult[T]], Generic[T]):
         """How many items that the journal knew were run again: their input or a stage changed."""
         return self.stats.items_changed
 
+    @property
+    def omitted(self) -> int:
+        """How many results are not in the journal: too large, not serialisable, or redacted.
+
+        Those of earlier runs have an `antflow.journal.Omitted` as their value.
+        """
+        return self.stats.items_omitted
+
     def to_records(self) -> list[dict[str, Any]]:
         """All results as dicts, for pandas, polars, DuckDB and their like: a row for each item.
 

@@ -273,6 +273,7 @@ class PipelineStats(Portable):
         items_skipped_duplicates: Not taken in, because their id was taken (``duplicates="skip"``).
         items_resumed: Of all these, how many had ended in an earlier run, as its journal says.
         items_changed: How many are run again, because their input or a stage has changed since.
+        items_omitted: How many results are not in the journal: see `RunResults.omitted`.
         counters: Name → what the tasks of all stages have counted (`antflow.count`).
         item_times: How long items took, from their intake (or from when they were made) to their
             outcome, whatever that was. ``None`` unless `Pipeline.time_items` was called before the
@@ -292,6 +293,7 @@ class PipelineStats(Portable):
     items_skipped_duplicates: int = 0
     items_resumed: int = 0
     items_changed: int = 0
+    items_omitted: int = 0
     counters: dict[str, CounterStats] = field(default_factory=dict[str, CounterStats])
     item_times: Durations | None = None
 

@@ -246,11 +246,12 @@ class FailedTries:
     def _record_failure(
         self, envelope: Envelope, worker: WorkerBook | None, error: Exception
     ) -> Wait:
-        wait = self.handover.recorder.failed(envelope, worker, error, self.handover.now())
+        limits, now = self.failure_limits, self.handover.now()
+        wait = self.handover.recorder.failed(envelope, worker, error, now, limits.item_failed)
         if hears_info():
             name, tries = self.stage.name, envelope.attempts
             info("%s", failed_item(envelope.id, error, name, tries, envelope.input))
-        self.failure_limits.item_failed(envelope, error)
+        limits.stop_if_hopeless()
         return wait
 
     async def _wait_untried(

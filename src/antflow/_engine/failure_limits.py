@@ -35,8 +35,10 @@ Failure = tuple[ItemKey, FailedItem]
 class FailureLimits:
     """Hears of each item that fails, and stops the run if that makes it hopeless.
 
-    It stops as soon as the failure is recorded, before any listener is told of it or anything is
-    awaited. An item that does not fail costs nothing here, whatever the limits are.
+    It decides when the books have a failure, before it is recorded: a journal then has which items
+    are to be tried again before it has the failure that stops the run, so a kill in between loses
+    neither. It stops as soon as that is recorded, before anything is awaited. An item that does not
+    fail costs nothing here, whatever the limits are.
 
     Args:
         run: The run. Its ``to_retry`` is filled in here.
@@ -68,9 +70,10 @@ class FailureLimits:
         # The stages whose failures were too many: what fails there later, in tries that had begun,
         # is to be tried again as well.
         self._given_up: Sequence[int] = ()
+        self._stopping: tuple[str, TooManyFailures] | None = None
 
     def item_failed(self, envelope: Envelope, error: Exception) -> None:
-        """An item has failed for good, and the books have it."""
+        """An item has failed for good, and the books have it: decide what follows."""
         if not self._is_needed:
             return
         run, position = self._run, envelope.position
@@ -107,6 +110,8 @@ class FailureLimits:
         if window.of_last is None:
             kinds = self._run.failures.kinds_told(stage)
             self._run.to_retry = None
+            if (memory := self._run.memory) is not None:
+                memory.retry_later(None)
         else:
             of = f"the last {of}"
             kinds = kinds_of(told for _, told in window.failures)
@@ -120,12 +125,21 @@ class FailureLimits:
         how_to_go_on = HOW_TO_GO_ON if run.keeps_results else HOW_WITHOUT_RESULTS
         if run.error is not None:  # its source has failed: that is raised
             note(run.error, f"then {reason}: {failures}")
-        self._supervisor.stop_intake(TooManyFailures(reason, failures, how_to_go_on))
-        self._supervisor.shut_down(why)
+        self._stopping = why, TooManyFailures(reason, failures, how_to_go_on)
+
+    def stop_if_hopeless(self) -> None:
+        """The failure is recorded: stop the run, if it was the one that makes it hopeless."""
+        if self._stopping is not None:
+            (why, error), self._stopping = self._stopping, None
+            self._supervisor.stop_intake(error)
+            self._supervisor.shut_down(why)
 
     def _retry_later(self, failures: Iterable[Failure]) -> None:
         if (to_retry := self._run.to_retry) is not None:
-            to_retry.update((key, told.item_id) for key, told in failures)
+            found = {key: told.item_id for key, told in failures}
+            to_retry |= found
+            if (memory := self._run.memory) is not None:
+                memory.retry_later(found)
 
 
 def _window(limit: FailureLimit | None) -> FailureWindow[Failure] | None:

@@ -260,7 +260,7 @@ class Entrance:
     def _note_known(self, known: Known) -> None:
         ledger, is_made = self._run.ledger, bool(known.envelope.branch)
         if known.outcome is not None:
-            ledger.recalled.add(known.outcome, not is_made)
+            ledger.recalled.add(known.outcome, not is_made, known.error)
         elif is_made:
             ledger.count_as_made()
 

@@ -10,7 +10,7 @@ The worker loop has the two methods of an ordinary visit, `started` and `complet
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from antflow._core.durations import SHORTEST_WAIT
@@ -137,9 +137,17 @@ class Recorder:
         return None
 
     def failed(
-        self, envelope: Envelope, worker: WorkerBook | None, error: Exception, now: float
+        self,
+        envelope: Envelope,
+        worker: WorkerBook | None,
+        error: Exception,
+        now: float,
+        on_booked: Callable[[Envelope, Exception], None] | None = None,
     ) -> Wait:
-        """An item failed for good, in a worker's hands or as it was taken in."""
+        """An item failed for good, in a worker's hands or as it was taken in.
+
+        ``on_booked(envelope, error)`` is called when the books have it, before it is passed on.
+        """
         began = None if worker is None else worker.since
         self.book.failed_by(worker, envelope, now)
         failure = self._failures.add(
@@ -151,6 +159,8 @@ class Recorder:
             envelope.input,
         )
         self.book.failed_with(failure.error_type, again=False)
+        if on_booked is not None:
+            on_booked(envelope, error)
         if self.on_ended is not None:
             return self.on_ended(Step(Kind.FAILED, envelope, worker, now, began=began, error=error))
         return None

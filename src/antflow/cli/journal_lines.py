@@ -16,12 +16,19 @@ from antflow._core.errors import JournalError
 from antflow.cli.letters import LETTER_KEYS, RESULT_KEYS, json_text, letter_line, result_line
 from antflow.cli.result_rows import ResultRows, id_cell
 from antflow.journal.item_keys import id_of_key, item_key
+from antflow.journal.omitted import Omitted
 
 MARKED_OF_ERROR = 1000
 """Characters of an error's text that count: a journal keeps the beginning of a long one."""
 
 BAD = "\0line "
 """How the id begins of a line that is not an item's."""
+
+ANY_MARK = -1
+"""The mark of a line whose value is not in the journal: one that is there is right.
+
+Nothing has -1 as its hash.
+"""
 
 Lost = set[str] | None
 
@@ -104,7 +111,7 @@ class ResultLines:
     def line(self, result: PipelineResult[Any], lost: Lost = None) -> Line:
         """The line of a result."""
         data = result_line(result, lost).encode()
-        return Line(data, id_text(result.id), hash(data))
+        return Line(data, id_text(result.id), _mark_of(result, data))
 
 
 class LetterLines:
@@ -177,7 +184,7 @@ class RowLines:
         header, row = self._rows.parts(result, lost)
         self.header = header.encode() or self.header
         data = row.encode()
-        return Line(data, self.id_of(result.id), hash(data))
+        return Line(data, self.id_of(result.id), _mark_of(result, data))
 
     def _records(self, file: BinaryIO) -> Iterator[tuple[bytes, list[str]]]:
         csv.field_size_limit(2**31 - 1)
@@ -219,6 +226,10 @@ def plain_id(item_id: Any) -> Any:
 def id_text(item_id: Any) -> str:
     """The text that stands for an id in a file of JSON lines."""
     return json_text(plain_id(item_id))
+
+
+def _mark_of(result: PipelineResult[Any], data: bytes) -> int:
+    return ANY_MARK if isinstance(result.value, Omitted) else hash(data)
 
 
 def _objects(file: BinaryIO, keys: set[str], what: str) -> Iterator[tuple[bytes, dict[str, Any]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import click
 
 from antflow._core.addresses import SCHEMES
 from antflow._core.errors import JournalError
+from antflow._core.failures import stay_failed
 from antflow._core.text import clean
 from antflow.cli.output_file import NAMES_OF_STDOUT, NamedFiles, Old
 from antflow.cli.parameters import Command, ErrorNames, complete_file
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 ALL = "*"
 """The value of ``--retry-failed`` without one."""
-
-MOST_KINDS = 5
 
 
 class RunCommand(click.Command):
@@ -136,14 +134,7 @@ class Keeping:
             return [clean(str(error))]
         if not summary.total_failed:
             return []
-        stay = "item stays" if summary.total_failed == 1 else "items stay"
-        counts = Counter(summary.errors_by_type).most_common()
-        told = [f"{count:,} × {clean(kind)}" for kind, count in counts[:MOST_KINDS]]
-        kinds = ", ".join([*told, "…"] if len(counts) > MOST_KINDS else told)
-        return [
-            f"{summary.total_failed:,} {stay} failed from earlier runs: {kinds}; "
-            "--retry-failed runs them again"
-        ]
+        return [stay_failed(summary.errors_by_type, "--retry-failed")]
 
 
 def keeping_for(told: Mapping[str, Any], named: NamedFiles) -> Keeping | None:

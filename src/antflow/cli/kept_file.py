@@ -22,7 +22,7 @@ from typing import Any, Literal
 from antflow import PipelineResult
 from antflow._core.errors import JournalError
 from antflow._core.file_lock import lock, unlock
-from antflow.cli.journal_lines import BAD, Line, LineForm, bad
+from antflow.cli.journal_lines import ANY_MARK, BAD, Line, LineForm, bad
 from antflow.cli.output_file import Old, OutputFile, write_fully
 from antflow.cli.refusals import RunFailed, refuse
 from antflow.journal.reader import JournalReader
@@ -80,7 +80,9 @@ class KeptFile(OutputFile):
         return self._new(line)
 
     def _new(self, line: Line) -> str:
-        if self._lines.get(line.id) == line.mark:
+        if self._lines.get(line.id) == line.mark or (
+            line.mark == ANY_MARK and line.id in self._lines
+        ):
             return ""
         self._is_untidy |= line.id in self._lines
         self._lines[line.id] = line.mark
@@ -146,6 +148,8 @@ class KeptFile(OutputFile):
         with self._journal() as journal:
             header = b"" if self._is_anew else self._form.begin(self._place)
             wanted = {line.id: line.mark for line in self._wanted(journal)}
+            if ANY_MARK in wanted.values():
+                wanted |= self._last_marks(wanted)
             successor = _Successor(os.path.realpath(self._place), descriptor)
             with closing(successor):
                 successor.keep(header)
@@ -188,6 +192,12 @@ class KeptFile(OutputFile):
             raise ValueError(
                 "has none of the journal's lines; name another file, or --force makes it anew"
             )
+
+    def _last_marks(self, wanted: dict[str, int]) -> dict[str, int]:
+        """The marks of the last lines of those items whose values are not in the journal."""
+        with open(self._place, "rb") as file:
+            lines = () if self._is_anew else self._form.read(file)
+            return {line.id: line.mark for line in lines if wanted.get(line.id) == ANY_MARK}
 
     def _wanted(self, journal: JournalReader) -> Iterator[Line]:
         results = journal.results() if self._ended == "completed" else journal.failed()

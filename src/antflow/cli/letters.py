@@ -3,7 +3,8 @@
 Values that JSON has no form for are written in the form that says the most (`_Tamer`), and nothing
 is cut off: a set becomes a list, a dataclass or a model an object, a date, a path, a UUID or a
 Decimal a text, bytes ``{"type": "bytes", "base64": "…"}``, and anything else, NaN included,
-``{"type": "float", "repr": "nan"}``. If even that does not say what was in the value, as with a
+``{"type": "float", "repr": "nan"}``. A result that is not in a journal is ``{"type": "Omitted",
+"why": "too large", …}``. If even that does not say what was in the value, as with a
 generator, the caller is given the name of the type, and can say so.
 
 A dead letter is fed back as an item. It continues at the stage it ended in, with the value that had
@@ -35,6 +36,7 @@ from antflow._core.foreign import ENDS_THE_PROGRAM, asked, type_name
 from antflow._core.result import fate_of, first_accepted
 from antflow._core.text import error_text, error_type_name, safe_repr, safe_str
 from antflow.cli.item import Item
+from antflow.journal.omitted import Omitted
 
 LETTER_KEYS = ("id", "value", "stage", "error_type", "error", "attempts", "input", "restart")
 """The keys of a dead letter; a line that has all of them is one."""
@@ -166,7 +168,7 @@ def named_parts(value: Any) -> dict[str, Any] | None:
     """The parts of a mapping or of `_declared` fields by name; ``None`` if it has none."""
     try:
         declared = _declared(value)
-        if not isinstance(declared, Mapping):
+        if not isinstance(declared, Mapping) or isinstance(value, Omitted):
             return None
         parts: dict[Any, Any] = dict(declared)
     except ENDS_THE_PROGRAM:
@@ -310,6 +312,9 @@ class _Tamer:
             return [self.tame(part) for part in sorted(value, key=safe_repr)]
         if isinstance(value, type):
             return self._by_repr(value)
+        if isinstance(value, Omitted):
+            note = {name: part for name, part in _declared(value).items() if part is not None}
+            return self._object({"type": "Omitted", **note})
         if (declared := _declared(value)) is not value:
             is_object = isinstance(declared, dict)
             return self._object(declared) if is_object else self.tame(declared)

@@ -34,6 +34,9 @@ def summary_lines(
     if stats.items_changed:
         changed = counted(stats.items_changed, "item")
         lines.append(f"run again, as the input or a stage has changed: {changed}")
+    if stats.items_omitted:
+        results = counted(stats.items_omitted, "result")
+        lines.append(f"not in the journal: {results} (too large, or as its options say)")
     if bad_lines:
         example = f", e.g. {clean(first_bad_line)}" if first_bad_line else ""
         lines.append(f"{counted(bad_lines, 'line')} of the input could not be read{example}")

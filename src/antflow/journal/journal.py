@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from antflow._core.addresses import check_address
-from antflow._core.checks import check_choice, check_count, check_flag, examine, refusal
+from antflow._core.checks import (
+    check_callback,
+    check_choice,
+    check_count,
+    check_flag,
+    examine,
+    refusal,
+)
 from antflow._core.error_kinds import NAME
 from antflow._core.foreign import is_a
+from antflow._core.stage_checks import is_async
 from antflow._core.text import safe_repr
 from antflow.journal.connections import Durability
 from antflow.journal.databases import is_remote, journal_name
@@ -22,6 +31,14 @@ OnInputChange = Literal["redo", "error", "reuse"]
 
 OnJournalError = Literal["pause", "fail"]
 """What a run does when its journal cannot be written."""
+
+OnUnserialisable = Literal["error", "omit"]
+"""What happens when the codec cannot keep a result."""
+
+Redact = Callable[[Any, Literal["input", "result", "checkpoint", "error"], str], Any]
+"""``redact(value, what, stage)`` returns what may be kept of a value."""
+
+LARGEST_RESULT = 1 << 20
 
 ErrorKind = type[BaseException] | str
 """A class of exceptions, or its name, alone or with its module."""
@@ -58,6 +75,19 @@ class Journal:
         on_input_change: If an item comes with the key of an earlier one and another input: run it
             again ("redo"), end the run ("error"), or use what is known of the earlier one
             ("reuse"). An item that is fed to another stage than before has another input.
+        redact: Called as ``redact(value, what, stage)`` before anything is kept; returns what may
+            be. ``what`` says what the value is: "input" (the item as it was fed), "result",
+            "checkpoint", or "error" (the text of one: a text must be returned). ``stage`` is the
+            stage's name; "" for the error that ends a run. If it returns the value itself, or one
+            whose bytes are the same, that is kept. Otherwise what it returned is kept for people to
+            read, and never given to a task: see `Omitted`. It must not change the value, which the
+            run goes on with. If it raises, nothing of that value is kept, and the run ends with
+            `JournalError`. Keys, and hashes of inputs, are kept as they are.
+        max_result: How many bytes a result may have to be kept; ``None``: any number. A larger one
+            is left out, see `Omitted`. If it is of the last stage, its item has ended all the same;
+            if it is of an earlier one, that stage is run again if the item has to go on later.
+        on_unserialisable: If the codec cannot keep a result: end the run ("error"), or leave the
+            result out as if it were too large ("omit").
         on_error: If rows cannot be written, as when the disk is full: wait and try again until they
             can, or until the run is cancelled ("pause"), or end the run ("fail"). It ends with
             `JournalWriteError`, which says what was not written: that is run again. An error that
@@ -81,6 +111,9 @@ class Journal:
         durability: Durability = "process",
         max_unflushed: int = 0,
         on_input_change: OnInputChange = "redo",
+        redact: Redact | None = None,
+        max_result: int | None = LARGEST_RESULT,
+        on_unserialisable: OnUnserialisable = "error",
         on_error: OnJournalError = "pause",
     ) -> None:
         if not is_a(path, (str, os.PathLike)) or not examine(TypeError, "path", os.fspath, path):
@@ -90,6 +123,13 @@ class Journal:
         check_choice(ValueError, "durability", durability, get_args(Durability))
         check_choice(ValueError, "on_input_change", on_input_change, get_args(OnInputChange))
         check_choice(ValueError, "on_error", on_error, get_args(OnJournalError))
+        check_choice(ValueError, "on_unserialisable", on_unserialisable, get_args(OnUnserialisable))
+        if redact is not None and is_async(redact):
+            raise refusal(TypeError, "redact", redact, "must be a plain function")
+        check_callback(TypeError, "redact", redact, "value", "what", "stage")
+        if max_result is not None:
+            allowed = "must be a whole number >= 0, or None"
+            max_result = check_count(ValueError, "max_result", max_result, 0, allowed)
         self._place = os.fspath(path) if is_remote(path) else os.path.abspath(os.fspath(path))
         self.path: str = journal_name(self._place)
         self.retry_failed: Retried = checked_retried(retry_failed)
@@ -101,6 +141,9 @@ class Journal:
             ValueError, "max_unflushed", max_unflushed, 0, "must be a whole number >= 0"
         )
         self.on_input_change: OnInputChange = on_input_change
+        self.redact: Redact | None = redact
+        self.max_result: int | None = max_result
+        self.on_unserialisable: OnUnserialisable = on_unserialisable
         self.on_error: OnJournalError = on_error
 
     @classmethod

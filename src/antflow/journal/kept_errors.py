@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,12 +44,17 @@ class KeptError:
         return error
 
 
-def error_text(error: Exception) -> str:
-    """An error as JSON: ``type`` (its class and all bases), ``message`` and ``place``."""
+def error_text(error: Exception, redacted: Callable[[str], str]) -> str:
+    """An error as JSON: ``type`` (its class and all bases), ``message`` and ``place``.
+
+    Args:
+        error: The error.
+        redacted: Takes out of its message what is not to be kept.
+    """
     words = in_words(error)
     kept: dict[str, Any] = {
         "type": [_full_name(kind) for kind in type(error).__mro__],
-        "message": words.text[:LONGEST_MESSAGE],
+        "message": redacted(words.text)[:LONGEST_MESSAGE],
         "place": words.place,
     }
     return json.dumps(kept, ensure_ascii=True)

@@ -119,7 +119,12 @@ class Planner:
         return found.row.input_hash != self._inputs.hash_of(envelope.input)
 
     def _place(self, recall: Recall, envelope: Envelope, found: Found) -> None:
-        for row, known, _ in recall.family(envelope, found, 0, counts := RecallCounts()):
+        family = list(recall.family(envelope, found, 0, counts := RecallCounts()))
+        if any(member.is_lost for member in family):
+            self._again["what was made from it was not kept"] += 1
+            self._visits[0] += 1
+            return
+        for row, known, _ in family:
             if known is None:
                 continue  # it is made again from its parent
             if known.outcome is not None:

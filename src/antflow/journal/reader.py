@@ -12,6 +12,7 @@ from antflow._core.failures import FailureBook
 from antflow._core.result import PipelineResult
 from antflow._core.snapshot import ErrorSummary
 from antflow._core.text import counted
+from antflow.journal.cells import Cell, value_of
 from antflow.journal.codec import Codec
 from antflow.journal.databases import journal_name, open_for_reading
 from antflow.journal.file import told_as
@@ -320,7 +321,7 @@ class JournalReader:
             branch=branch,
         )
 
-    def _value(self, data: str | bytes | None) -> Any:
+    def _value(self, data: Cell | None) -> Any:
         if data is None:
             return None
         if not self._can_decode:
@@ -328,7 +329,7 @@ class JournalReader:
                 f"journal {self.path!r}: its values are kept as {self._kept_as}; "
                 f"use codec={self._kept_as!r}"
             )
-        return self._codec.decode(data.encode() if isinstance(data, str) else data)
+        return value_of(data, self._codec)
 
     @property
     def _can_decode(self) -> bool:

@@ -10,11 +10,13 @@ from antflow._core.envelope import Envelope
 from antflow._core.errors import JournalCorruptError
 from antflow._core.recall_counts import RecallCounts
 from antflow._core.recalled import Known
+from antflow.journal.cells import Cell, is_omitted, value_of
 from antflow.journal.codec import Codec
 from antflow.journal.connections import Reads
 from antflow.journal.file import told_as
 from antflow.journal.item_keys import ItemKey, id_of_key
 from antflow.journal.kept_errors import Retried, read_error
+from antflow.journal.omitted import Omitted
 from antflow.journal.schema import is_sound
 
 Branch = tuple[int, ...]
@@ -58,6 +60,15 @@ class Member(NamedTuple):
     row: ItemRow
     known: Known | None
     has_outcome: bool = False
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it should go on, and what it was made with was left out.
+
+        Then the item that was fed is run from the start.
+        """
+        known = self.known
+        return known is not None and known.outcome is None and type(known.envelope.value) is Omitted
 
 
 ITEM_COLUMNS = len(ItemRow._fields)
@@ -152,7 +163,7 @@ class Recall:
     def _place(self, envelope: Envelope, found: Found, stage: int, counts: RecallCounts) -> Member:
         """Find out how an item ended, or where it goes on, and set that on it."""
         item, is_changed = found.row.item, False
-        values: dict[int, str | bytes] = {}
+        values: dict[int, Cell] = {}
         known = Known(envelope, None)
         if found.outcome is not None:
             _, outcome, number, value, attempts, _, error, _, run, _ = found.outcome
@@ -176,6 +187,8 @@ class Recall:
                 is_changed = True
             elif known.outcome is None or position < envelope.position:
                 values[position] = value
+        if known.outcome is None:
+            values = {each: kept for each, kept in values.items() if not is_omitted(kept)}
         reached = max(values, default=None)
         if reached is not None:
             envelope.value = self._value(values[reached])
@@ -186,7 +199,7 @@ class Recall:
             else:
                 counts.changed += is_changed
                 for _, number, value, *_ in self._rows(CHECKPOINTS, item):
-                    if self.positions.get(number) == envelope.position:
+                    if self.positions.get(number) == envelope.position and not is_omitted(value):
                         envelope.checkpoint = envelope.position, self._value(value)
         return Member(found.row, known, found.outcome is not None)
 
@@ -196,8 +209,8 @@ class Recall:
             return True
         return any(row[1] == run for row in self._rows(TO_RETRY, item))
 
-    def _value(self, data: str | bytes) -> Any:
-        return self.codec.decode(data.encode() if isinstance(data, str) else data)
+    def _value(self, data: Cell) -> Any:
+        return value_of(data, self.codec)
 
     def _found(self, row: tuple[Any, ...]) -> Found:
         item, outcome = row[:ITEM_COLUMNS], row[ITEM_COLUMNS:]

@@ -11,15 +11,13 @@ from antflow._core.ledger import ItemKey
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
 from antflow._core.stage import Stage
-from antflow._core.text import safe_str
 from antflow._core.transition import Transition
 from antflow._core.waits import Wait
 from antflow.journal import schema
 from antflow.journal.begin_run import Begun
-from antflow.journal.codec import Codec, checked
-from antflow.journal.inputs import Inputs
+from antflow.journal.cells import Cell
 from antflow.journal.item_keys import item_key
-from antflow.journal.kept_errors import error_text
+from antflow.journal.kept_values import KeptValues
 from antflow.journal.recall import ItemRow
 from antflow.journal.writer import Writer
 
@@ -44,8 +42,7 @@ class RunRows:
         begun: The run.
         facts: What else is known of it.
         stages: The stages of its pipeline.
-        codec: Makes bytes of values.
-        inputs: Makes bytes of items as they were fed.
+        values: Decides what is kept of values.
         writer: Writes the rows.
 
     Attributes:
@@ -57,27 +54,26 @@ class RunRows:
         begun: Begun,
         facts: RunFacts,
         stages: Sequence[Stage],
-        codec: Codec,
-        inputs: Inputs,
+        values: KeptValues,
         writer: Writer,
     ) -> None:
         self._run = begun.run
         self._stages = begun.stages
         self._next_item = begun.next_item
         self._facts = facts
-        self._codec = codec
-        self._inputs = inputs
-        self._codecs = [checked(codec, stage.name) for stage in stages]
+        self._values = values
         self._writer = writer
         self._last = len(stages) - 1
         self._failed: dict[ItemKey, int] = {}
+        self._retries_all = False
         self.held: dict[ItemKey, Held] = {}
 
     # Items
 
     def accept(self, envelope: Envelope) -> None:
         """An item enters that is not known yet."""
-        self._hold(envelope.key, Held(self._new_item(), None), envelope)
+        given = self._values.given(envelope.position, envelope.input)
+        self._hold(envelope, Held(self._new_item(), None), given)
 
     def go_on(self, key: ItemKey, row: ItemRow, *, had_ended: bool) -> None:
         """A known item goes on."""
@@ -87,9 +83,10 @@ class RunRows:
 
     def begin_again(self, envelope: Envelope, row: ItemRow) -> None:
         """A known item is run from the start: forget all that was known of it."""
+        given = self._values.given(envelope.position, envelope.input)
         for statement in schema.FORGET:
             self._writer.put(statement, {"item": row.item})
-        self._hold(envelope.key, Held(row.item, None), envelope)
+        self._hold(envelope, Held(row.item, None), given)
 
     def forget_made(self, row: ItemRow) -> None:
         """An item that was made from another is made again."""
@@ -98,7 +95,7 @@ class RunRows:
 
     def complete(self, row: ItemRow, envelope: Envelope) -> None:
         """A known item had come out of the last stage when the program was killed."""
-        value = self._text_of(self._codec.encode(envelope.value))
+        value = self._values.result(envelope.position, envelope.value)
         self._put_completed(row.item, envelope.position, value)
 
     def made(self, made: Transition, value: Any) -> Wait:
@@ -108,7 +105,7 @@ class RunRows:
             return None
         root = parent.item if parent.root is None else parent.root
         held = Held(self._new_item(), root)
-        data = self._result(made, value)
+        data = self._values.result(made.stage, value, is_made=True)
         self._put_item(held, made.item_id, made.branch, made.stage, (data, b""))
         if made.stage == self._last:
             self._put_completed(held.item, made.stage, data)
@@ -123,7 +120,7 @@ class RunRows:
         row = (
             self.held[step.key].item,
             self._stages[step.stage],
-            self._result(step, value),
+            self._values.result(step.stage, value),
             step.attempt,
             step.duration,
             self._run,
@@ -140,7 +137,7 @@ class RunRows:
             step.attempt,
             step.task,
             step.duration,
-            error_text(step.error),
+            self._values.error(step.stage, step.error),
             self._facts.timestamp(step.mono),
             self._run,
         )
@@ -149,7 +146,7 @@ class RunRows:
     def checkpoint(self, envelope: Envelope, value: Any) -> Wait:
         """A task keeps a value for later tries."""
         stage = envelope.position
-        data = self._text_of(self._codecs[stage].encode(value))
+        data = self._values.checkpoint(stage, value)
         row = (self.held[envelope.key].item, self._stages[stage], data, self._run)
         self._writer.put(schema.CHECKPOINT, row)
         return self._writer.durable(0)
@@ -158,13 +155,16 @@ class RunRows:
 
     def completed(self, step: Transition, value: Any) -> Wait:
         """An item came out of the last stage."""
-        return self._end(step, "completed", self._result(step, value))
+        return self._end(step, "completed", self._values.result(step.stage, value))
 
     def failed(self, step: Transition) -> Wait:
         """An item failed."""
         assert step.error is not None
-        self._failed[step.key] = self.held[step.key].item
-        return self._end(step, "failed", None, error_text(step.error))
+        error = self._values.error(step.stage, step.error)
+        item = self._failed[step.key] = self.held[step.key].item
+        if self._retries_all:
+            self._writer.put(schema.TO_RETRY, (item, self._run))
+        return self._end(step, "failed", None, error)
 
     def dropped(self, step: Transition) -> Wait:
         """An item was dropped."""
@@ -174,12 +174,24 @@ class RunRows:
         """An item became this many others."""
         return self._end(step, "expanded", str(count))
 
+    def retry_later(self, keys: Iterable[ItemKey] | None) -> None:
+        """Failed items are run again in a later run; with ``None`` all, and those that yet fail.
+
+        The outcome of one that has just failed comes after this, or not at all.
+        """
+        if keys is None:
+            self._retries_all = True
+            keys = [*self._failed]
+        for key in keys:
+            item = self._failed.get(key)
+            if item is None and (held := self.held.get(key)) is not None:
+                item = held.item
+            if item is not None:
+                self._writer.put(schema.TO_RETRY, (item, self._run))
+
     def end_run(self, how: RunEnd) -> None:
         """The run is over."""
-        retried: Iterable[ItemKey] = self._failed if how.to_retry is None else how.to_retry
-        for item in (self._failed[key] for key in retried if key in self._failed):
-            self._writer.put(schema.TO_RETRY, (item, self._run))
-        error = None if how.error is None else safe_str(how.error)
+        error = None if how.error is None else self._values.run_error(how.error)
         self._writer.put(schema.END_RUN, (how.timestamp, how.how, error, self._run))
 
     # Inside
@@ -189,11 +201,9 @@ class RunRows:
         self._next_item += 1
         return number
 
-    def _hold(self, key: ItemKey, held: Held, envelope: Envelope) -> None:
-        self.held[key] = held
-        data, found = self._inputs.kept(envelope.input)
-        given = None if data is None else self._text_of(data)
-        self._put_item(held, envelope.id, (), envelope.position, (given, found))
+    def _hold(self, envelope: Envelope, held: Held, given: tuple[Cell | None, bytes]) -> None:
+        self.held[envelope.key] = held
+        self._put_item(held, envelope.id, (), envelope.position, given)
 
     def _put_item(
         self,
@@ -201,7 +211,7 @@ class RunRows:
         key: Any,
         branch: tuple[int, ...],
         stage: int,
-        given: tuple[str | bytes | None, bytes],
+        given: tuple[Cell | None, bytes],
     ) -> None:
         row = (
             held.item,
@@ -214,14 +224,14 @@ class RunRows:
         )
         self._writer.put(schema.ITEM, row)
 
-    def _put_completed(self, item: int, stage: int, value: str | bytes) -> None:
+    def _put_completed(self, item: int, stage: int, value: Cell) -> None:
         """Write an outcome that is not the end of a visit."""
         now = self._facts.started_wall
         row = (item, "completed", self._stages[stage], value, 0, 0.0, None, now, self._run)
         self._writer.put(schema.OUTCOME, row)
 
     def _end(
-        self, step: Transition, outcome: str, value: str | bytes | None, error: str | None = None
+        self, step: Transition, outcome: str, value: Cell | None, error: str | None = None
     ) -> Wait:
         row = (
             self.held.pop(step.key).item,
@@ -236,10 +246,3 @@ class RunRows:
         )
         self._writer.put(schema.OUTCOME, row)
         return self._writer.durable()
-
-    def _result(self, step: Transition, value: Any) -> str | bytes:
-        return self._text_of(self._codecs[step.stage].encode(value))
-
-    def _text_of(self, data: bytes) -> str | bytes:
-        """Data as it is kept: as text if it is, for people who look at the tables."""
-        return data if self._codec.name == "pickle" else data.decode()

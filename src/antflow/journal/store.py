@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 from weakref import ref
 
 from antflow._core.envelope import Envelope
-from antflow._core.errors import JournalInputMismatch, JournalKeyError, NotSerialisable
+from antflow._core.errors import (
+    JournalError,
+    JournalInputMismatch,
+    JournalKeyError,
+    NotSerialisable,
+)
 from antflow._core.items import content_of
 from antflow._core.journal_state import JournalState
+from antflow._core.log import warn
 from antflow._core.observers import RunEnd
 from antflow._core.recall_counts import RecallCounts
 from antflow._core.recalled import Known
@@ -27,6 +33,8 @@ from antflow.journal.databases import connect_again, open_for_writing
 from antflow.journal.inputs import Inputs
 from antflow.journal.item_keys import ItemKey, content_key, item_key
 from antflow.journal.journal import Journal
+from antflow.journal.kept_values import KeptValues
+from antflow.journal.omitted import Omitted
 from antflow.journal.recall import ItemRow, Member, Recall
 from antflow.journal.remote import Remote
 from antflow.journal.run_rows import RunRows
@@ -53,10 +61,12 @@ class JournalStore:
         self._in_thread = in_thread
         self._codec: Codec = codec_of(journal.codec, journal._place, journal.trusted)
         self._inputs = Inputs(self._codec)
+        self._has_told_omitted = False
         self.id: str = ""
         self.on_broken: Callable[[Exception], None] = lambda _: None
         # Set when it is opened.
         self._writer: Writer
+        self._values: KeptValues
         self._rows: RunRows
         self._recall: Recall
         self._remote: Remote | None = None
@@ -94,6 +104,7 @@ class JournalStore:
         """Look items up by their keys."""
         if self._writer.error is not None:
             raise self._writer.error
+        self._values.counts = counts
         new: list[Envelope] = []
         known: list[Known] = []
         keys = list(map(self._key_of, envelopes))
@@ -112,10 +123,17 @@ class JournalStore:
                 counts.changed += 1
                 known.append(Known(envelope, None))
             else:
-                for member in self._recall.family(envelope, found, stage, counts):
+                value = envelope.value
+                family = list(self._recall.family(envelope, found, stage, counts))
+                if any(member.is_lost for member in family):
+                    envelope.go_back(stage, value)
+                    self._rows.begin_again(envelope, row)
+                    known.append(Known(envelope, None))
+                    continue
+                for member in family:
                     if member.known is not None:
                         known.append(member.known)
-                    self._go_on(member)
+                    self._go_on(member, counts)
         return new, known
 
     def admit(self, envelopes: Sequence[Envelope]) -> Wait:
@@ -170,9 +188,20 @@ class JournalStore:
         stalled = "" if writer.stalled is None else str(writer.stalled)
         return JournalState(self._journal.path, writer.waiting, writer.behind, stalled)
 
+    def retry_later(self, keys: Iterable[tuple[int, tuple[int, ...]]] | None) -> None:
+        """Failed items are run again in a later run."""
+        if self._is_open and self._writer.error is None:
+            self._rows.retry_later(keys)
+
     def checkpoint(self, envelope: Envelope, value: Any) -> Wait:
         """Keep a value for later tries of an item."""
-        return self._rows.checkpoint(envelope, value)
+        try:
+            return self._rows.checkpoint(envelope, value)
+        except NotSerialisable:
+            raise
+        except JournalError as error:
+            self.on_broken(error)
+            raise
 
     def give_up(self) -> None:
         """Wait no more for what cannot be written at the moment: the run is being cancelled."""
@@ -213,7 +242,8 @@ class JournalStore:
         retried = self._journal.retry_failed
         self._recall = Recall(reads, self._codec, positions, self._last, retried)
         self._writer = self._writer_of(connection)
-        self._rows = RunRows(begun, facts, stages, self._codec, self._inputs, self._writer)
+        self._values = KeptValues(self._codec, self._inputs, self._journal, facts.stage_names)
+        self._rows = RunRows(begun, facts, stages, self._values, self._writer)
         self._is_open = True
         return reads
 
@@ -250,9 +280,15 @@ class JournalStore:
                 envelope.error = error
         return None
 
-    def _go_on(self, member: Member) -> None:
+    def _go_on(self, member: Member, counts: RecallCounts) -> None:
         """Note what follows from what is known of an item."""
         row, known = member.row, member.known
+        if known is not None and type(known.envelope.value) is Omitted:
+            if known.outcome == "completed":
+                counts.omitted += 1
+            if not self._has_told_omitted:
+                self._has_told_omitted = True
+                warn("the values of some results are not in the journal: %r", known.envelope.value)
         if known is None:
             self._rows.forget_made(row)
         elif known.outcome is None:
