@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,12 @@ def watched(crashes: Crashes) -> Iterator[Crashes]:
         patch.setattr(store, "Writer", Watched)
         yield crashes
     crashes.over()
+
+
+def write_to(path: Path, statement: str) -> None:
+    """Change a journal that no run has open."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(statement)
 
 
 def rows_of(path: Path, query: str) -> list[tuple[Any, ...]]:

@@ -30,7 +30,7 @@ class RecallCounts:
         """How many had ended."""
         return sum(self.ended.values())
 
-    def add(self, outcome: str, is_input: bool) -> None:
-        """Count an item that had ended so."""
-        self.ended[outcome] = self.of(outcome) + 1
-        self.inputs += is_input
+    def add(self, outcome: str, is_input: bool, count: int = 1) -> None:
+        """Count items that had ended so."""
+        self.ended[outcome] = self.of(outcome) + count
+        self.inputs += count if is_input else 0
