@@ -871,6 +871,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
     ) -> RunHandle[Any]:
         """Open a run; its results are collected unless there is a function that takes them."""
         keeps_results = self.collect_results and deliver is None
+        reads_results = self.collect_results or deliver is not None
         # A stream hands failed items to its reader; a display and a tracker show them.
         is_stream = deliver is not None
         is_silent = not is_stream and self._tracker is None
@@ -902,6 +903,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
             listeners=[each for each in listeners if each is not None],
             length=length,
             keeps_results=keeps_results,
+            reads_results=reads_results,
             duplicates=self._duplicates,
             window=window,
             owner=self._runs.owner,

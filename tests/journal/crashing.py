@@ -90,6 +90,12 @@ def watched(crashes: Crashes) -> Iterator[Crashes]:
     crashes.over()
 
 
+def write_to(path: Path, statement: str) -> None:
+    """Change a journal that no run has open."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(statement)
+
+
 def rows_of(journal: Any, query: str) -> list[tuple[Any, ...]]:
     """What a query finds in a journal that no run has open."""
     if isinstance(journal, str):

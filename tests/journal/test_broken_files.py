@@ -68,6 +68,42 @@ def test_no_changed_bit_goes_unnoticed(tmp_path: Path) -> None:
     assert noticed > 40
 
 
+def counted(path: Path, calls: Calls) -> tuple[Any, ...]:
+    """Run stages that keep no results; return what they count."""
+
+    def put(number: int) -> Any:
+        return Drop if number % 9 == 4 else number
+
+    async def main() -> Any:
+        parts = [Stage("Get", 9, [calls.task("Get")]), Stage("Put", 9, [calls.task("Put", put)])]
+        pipeline = Pipeline[Any, Any](parts, collect_results=False)
+        return await pipeline.run(range(80), journal=path, key=lambda number: number)
+
+    stats = run_virtual(main).stats
+    return stats.items_processed, stats.items_dropped
+
+
+def test_no_changed_bit_goes_unnoticed_where_items_are_only_counted(tmp_path: Path) -> None:
+    """Of 400, each is an error of the journal, or changes nothing."""
+    path, broken = tmp_path / "run.db", tmp_path / "broken.db"
+    expected = counted(path, Calls())
+    data, choose = path.read_bytes(), random.Random(1)
+    noticed = 0
+    for _ in range(400):
+        bit = choose.randrange(8 * len(data))
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        remove(broken)
+        broken.write_bytes(changed)
+        calls = Calls()
+        try:
+            assert counted(broken, calls) == expected, f"bit {bit}"
+            assert not calls.made, f"bit {bit}"
+        except JournalError:
+            noticed += 1
+    assert noticed > 40
+
+
 @pytest.fixture
 def crashes(tmp_path: Path) -> Crashes:
     """A journal that was not closed."""

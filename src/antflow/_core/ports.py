@@ -17,7 +17,7 @@ from antflow._core.journal_state import JournalState
 from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.observers import RunEnd
 from antflow._core.recall_counts import RecallCounts
-from antflow._core.recalled import Known
+from antflow._core.recalled import Counted, Known
 from antflow._core.result import PipelineResult
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import DashboardSnapshot, ErrorSummary, LoopStall, PipelineStats
@@ -95,11 +95,13 @@ class Memory(Store, Protocol):
 
     Attributes:
         id: The scope of its items' idempotency keys, once it was opened.
+        knows_items: Whether it knows any items, once it was opened.
         on_broken: Set by the engine. To be called in the event loop when it can keep nothing any
             more; the run then ends with this exception.
     """
 
     id: str
+    knows_items: bool
     on_broken: Callable[[Exception], None]
 
     def look_up(self, envelopes: Sequence[Envelope]) -> Wait:
@@ -128,6 +130,32 @@ class Memory(Store, Protocol):
             Exception: The store cannot be read: they do not enter, and the run takes in no more and
                 ends with this exception.
         """
+        ...
+
+    def count_settled(
+        self, ids: Sequence[str | int], raws: Sequence[Any], stage: int
+    ) -> Counted | None:
+        """Count the items that had ended in an earlier run, of some that are taken in.
+
+        Those that it counts are in no later call of `recall`. It leaves to that whatever takes
+        more than counting: failed items, and those from which others were made.
+
+        Args:
+            ids: Their ids. They are all different.
+            raws: The items.
+            stage: Index of the stage that they are fed to.
+
+        Returns:
+            ``None``: it has counted nothing.
+
+        Raises:
+            Exception: The store cannot be read: the run takes in no more and ends with this
+                exception.
+        """
+        ...
+
+    def was_counted(self, item_id: Any) -> bool:
+        """Whether `count_settled` has counted an item with an id that equals this one."""
         ...
 
     def state(self) -> JournalState | None:

@@ -36,10 +36,12 @@ class RecallCounts:
         """How many had ended."""
         return sum(self.ended.values())
 
-    def add(self, outcome: str, is_input: bool, error: Exception | None) -> None:
-        """Count an item that had ended so."""
-        self.ended[outcome] = self.of(outcome) + 1
-        self.inputs += is_input
+    def add(
+        self, outcome: str, is_input: bool, error: Exception | None = None, count: int = 1
+    ) -> None:
+        """Count items that had ended so."""
+        self.ended[outcome] = self.of(outcome) + count
+        self.inputs += count if is_input else 0
         if error is not None:
             kind = error_type_name(error)
-            self.failed[kind] = self.failed.get(kind, 0) + 1
+            self.failed[kind] = self.failed.get(kind, 0) + count

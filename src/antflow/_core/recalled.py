@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from antflow._core.envelope import Envelope
 from antflow._core.result import Outcome
@@ -22,3 +24,15 @@ class Known:
     envelope: Envelope
     outcome: Outcome | None
     error: Exception | None = None
+
+
+class Counted(NamedTuple):
+    """Which of some items had ended in earlier runs.
+
+    Attributes:
+        ended: How they had ended → how many.
+        others: Where the others are: ``(index of the first, how many)``, in order.
+    """
+
+    ended: Mapping[Outcome, int]
+    others: Sequence[tuple[int, int]]

@@ -37,6 +37,7 @@ from antflow._engine.current import current_seat, outer_seats
 from antflow._engine.failure_limits import FailureLimits
 from antflow._engine.identity import Duplicates, Identity
 from antflow._engine.intake import Entrance, Intake
+from antflow._engine.known_inputs import KnownInputs
 from antflow._engine.listeners import Listeners
 from antflow._engine.loop_health.loop_watch import LoopWatch
 from antflow._engine.recorder import Recorder
@@ -81,6 +82,7 @@ class Engine:
         total: How many items there will be, if known.
         length: Returns the number of items, where `total` is not given.
         keeps_results: Whether all results, and so all ids and failures, are kept.
+        reads_results: Whether results are read, by whatever takes them.
         duplicates: What to do with an item whose id is taken.
         timeout: Seconds after which the run is cancelled, with `TimeoutError`.
         item_timeout: Seconds from an item's intake after which it fails, with `TimeoutError`.
@@ -118,6 +120,7 @@ class Engine:
         total: int | None = None,
         length: Callable[[], int] | None = None,
         keeps_results: bool = True,
+        reads_results: bool = True,
         duplicates: Duplicates = "number",
         timeout: float | None = None,
         item_timeout: float | None = None,
@@ -167,9 +170,12 @@ class Engine:
             skips_starts=memory is not None,
         )
         entrance = Entrance(run, self.supervisor, self.settlement, self._listeners, store, memory)
+        known: KnownInputs | None = None
+        if memory is not None and not reads_results and reorder is None:
+            known = KnownInputs(run, self.supervisor, identity, memory)
         sources = SourceWatch(run.timers, tells=blocked_loop_after is not None)
         self.intake: Intake = Intake(
-            run, self.supervisor, self.settlement, identity, entrance, sources
+            run, self.supervisor, self.settlement, identity, entrance, known, sources
         )
         resources = RunResources(self.supervisor.tasks.create_side, self.supervisor.clean_ups)
         outer = outer_seats()

@@ -18,7 +18,7 @@ from math import inf
 from typing import Any, Literal
 
 from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
-from antflow._core.foreign import asked, is_a, is_hashable, key_of
+from antflow._core.foreign import asked, id_of, is_a, is_hashable, key_of
 from antflow._core.items import Key, Returned, field_reader
 from antflow._core.log import warn
 from antflow._core.result import PipelineResult, branch_of, fate_of, first_accepted
@@ -56,6 +56,7 @@ class Identity:
         id_of: What gives the id of an item that brings none; ``None`` = a running number.
 
     Attributes:
+        key: The same.
         count: Sequence number of the next item.
         refused: Why the item after the last of `envelopes` was refused.
         left_out: The id of the item that was left out last, with ``duplicates="skip"``.
@@ -69,7 +70,7 @@ class Identity:
         key: Key | None = None,
         id_of: Callable[[Any], Any] | None = None,
     ) -> None:
-        self._key = key
+        self.key: Key | None = key
         self._id_of = id_of
         self._run = run
         self._next_id = count(first).__next__
@@ -106,7 +107,7 @@ class Identity:
         given, brought, reserved = self._given, self._brought, self._reserved
         next_id, seq = self._next_id, self.count
         forgets = self._forgets_numbers
-        key = self._key if key is None else key
+        key = self.key if key is None else key
         read = field_reader(key) if isinstance(key, str) else key
         id_of, made_id = self._id_of, None
         first = last = NO_NUMBER  # of the numbers in a row that became ids
@@ -176,6 +177,25 @@ class Identity:
         self.count += 1
         self._set_deadlines([envelope])
         return envelope
+
+    def ask(self, was_given: Callable[[Any], bool]) -> None:
+        """Ask a function too whether an id was given already. For before the first item."""
+        renames = self._brought is self._given
+        self._given = _AskedIds(was_given)
+        self._brought = self._given if renames else _AskedIds(was_given)
+
+    def are_free(self, ids: Sequence[str | int]) -> bool:
+        """Whether these ids are all different, and none is known here to have been given."""
+        are_different = len(set(ids)) == len(ids)
+        if not (are_different and self._given.isdisjoint(ids) and self._brought.isdisjoint(ids)):
+            return False
+        return not (self._numbers or self._made)
+
+    def pass_over(self, number: int) -> None:
+        """Leave out items: they need no envelopes, and have no number that is an id."""
+        if number:
+            self.count += number
+            self._next_id = count(self._next_id() + number).__next__
 
     def reserve(self, ids: Iterable[Any]) -> None:
         """Give no running number that is one of these ids, or begins one, as 7 begins "7/0"."""
@@ -270,7 +290,7 @@ class Identity:
         """The id that an item brought to an earlier run, or ``None``, as far as can be told."""
         if branch_of(result):
             return None
-        raw, key = result.input, self._key
+        raw, key = result.input, self.key
         if key is not None:
             own_id, _ = _asked(field_reader(key) if isinstance(key, str) else key, raw)
         else:
@@ -379,6 +399,24 @@ class Identity:
     def _most_names(self) -> int:
         in_flight = len(self._given) + len(self._brought)
         return MOST_NAMES + 2 * in_flight  # so that looking through them is rare
+
+
+class _AskedIds(set[Any]):
+    """Ids that were given: those in the set, and those of which a function says so.
+
+    Args:
+        was_given: The function of an id.
+    """
+
+    def __init__(self, was_given: Callable[[Any], bool]) -> None:
+        super().__init__()
+        self._was_given = was_given
+
+    def __contains__(self, key: object) -> bool:
+        return super().__contains__(key) or self._was_given(id_of(key))
+
+    def __bool__(self) -> bool:
+        return True
 
 
 def duplicate_error(item_id: Any, but: str = "") -> DuplicateItemError:

@@ -33,6 +33,7 @@ from antflow._engine.channel import Channel
 from antflow._engine.contexts import apart, in_context
 from antflow._engine.current import current_seat
 from antflow._engine.identity import Identity, duplicate_error
+from antflow._engine.known_inputs import KnownInputs
 from antflow._engine.limits.permits import slots_given_back
 from antflow._engine.listeners import Listeners
 from antflow._engine.recorder import Recorder
@@ -124,6 +125,7 @@ class Entrance:
             Exception: A bug in the library; the run ends with it.
         """
         if not envelopes:
+            self._note_free()
             return
         outside: Token[Run | None] | None = None
         if current_run.get() is not self._run:
@@ -207,9 +209,15 @@ class Entrance:
             raise PipelineError("the run ended before the items were admitted")
         if envelopes and (wait := self._enter(envelopes, stage)) is not None:
             await wait
+        if not envelopes:
+            self._note_free()
         if known:
             with self._settlement.delivery():
                 await self._go_on(known, stage)
+
+    def _note_free(self) -> None:
+        """The items that were taken in last were not held by listeners."""
+        self.at_once = min(2 * self.at_once, LARGEST_BATCH)
 
     def _expect(self, known: Iterable[Known]) -> None:
         """Prepare ordered results for items that were made from others in an earlier run."""
@@ -292,7 +300,7 @@ class Entrance:
             if number < len(envelopes) and run.turns.is_over():
                 self._put(envelopes[:number], stage)
                 return self._enter_slowly(None, [], deque(envelopes[number:]), stage)
-        self.at_once = min(2 * self.at_once, LARGEST_BATCH)
+        self._note_free()
         self._put(envelopes, stage)
         return self._until_unread_have_failed() if self._unread else None
 
@@ -371,6 +379,7 @@ class Intake:
         settlement: Ends the run when nothing is left.
         identity: Gives items their ids.
         entrance: Lets them in.
+        known: Counts those of which nothing else is wanted; ``None``: there are none.
         sources: Measures the steps of the sources.
 
     Attributes:
@@ -385,6 +394,7 @@ class Intake:
         settlement: Settlement,
         identity: Identity,
         entrance: Entrance,
+        known: KnownInputs | None,
         sources: SourceWatch,
     ) -> None:
         self._run = run
@@ -393,6 +403,7 @@ class Intake:
         self._settlement = settlement
         self._identity = identity
         self._entrance = entrance
+        self._envelopes = identity.envelopes if known is None else known.envelopes
         self._sources = sources
         self._source: IterableSource | None = None
         self._is_pulling = self._has_pulled = False
@@ -449,7 +460,7 @@ class Intake:
             return
         self._is_pulling = True
         try:
-            envelopes = self._identity.envelopes(raws)
+            envelopes = self._envelopes(raws)
             refused, self._identity.refused = self._identity.refused, None
             if envelopes and (wait := self._entrance.begin_to_admit(envelopes, 0)) is not None:
                 await wait
@@ -518,7 +529,8 @@ class Intake:
             self.check_open()
             if not most:
                 raise self._no_lane_room(stage)
-            envelopes = self._identity.envelopes(raws, stage, priority, key)
+            make = self._envelopes if on_entering is None else self._identity.envelopes
+            envelopes = make(raws, stage, priority, key)
             refused, self._identity.refused = self._identity.refused, None
             if on_entering is not None:
                 if not envelopes and refused is None:

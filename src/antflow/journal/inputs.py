@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
+from json.encoder import encode_basestring
 from typing import Any
 
 from antflow._core.errors import NotSerialisable
+from antflow._core.foreign import is_a
 from antflow._core.items import content_of
 from antflow._core.log import warn
 from antflow._core.text import clean
+from antflow.journal.cells import cell_of
 from antflow.journal.codec import Codec, fingerprint
+from antflow.journal.json_codec import JsonCodec
+
+NOT_KEPT = object()
 
 
 class Inputs:
@@ -39,6 +47,23 @@ class Inputs:
         except NotSerialisable as error:
             self._warn(error)
             return None, b""
+
+    def texts(self, given: Sequence[Any]) -> Sequence[Any]:
+        """Items as they are kept; `NOT_KEPT` for one that cannot be."""
+        if is_a(self._codec, JsonCodec):
+            kinds = [type(each) for each in given]
+            if all(kind is str for kind in kinds):
+                return list(map(encode_basestring, given))
+            if all(kind is int for kind in kinds):
+                with suppress(ValueError):  # one that is too large
+                    return list(map(int.__repr__, given))
+        return list(map(self._text, given))
+
+    def _text(self, given: Any) -> Any:
+        try:
+            return cell_of(self._codec.encode(content_of(given)))
+        except Exception:  # `kept` raises it, if that is called
+            return NOT_KEPT
 
     def _warn(self, error: NotSerialisable) -> None:
         if not self._has_warned:

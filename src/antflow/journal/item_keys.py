@@ -24,6 +24,7 @@ engine renames the later ones: ``"…#2"``.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from numbers import Number
@@ -76,6 +77,15 @@ def item_key(item_id: Any) -> ItemKey:
     return key
 
 
+def item_keys(ids: Sequence[str | int]) -> Sequence[ItemKey]:
+    """`item_key` of many ids.
+
+    Raises:
+        JournalKeyError: One of them has no key.
+    """
+    return ids if _are_own_keys(ids) else list(map(item_key, ids))
+
+
 def id_of_key(key: ItemKey) -> Any:
     """An id that has this key: equal to the one that it was made of.
 
@@ -94,6 +104,17 @@ def content_key(item: Any, codec: Codec) -> str:
         NotSerialisable: The codec cannot encode it.
     """
     return fingerprint(item, codec).hex()
+
+
+def _are_own_keys(ids: Sequence[Any]) -> bool:
+    """Whether ids of one class are such that most are: each is its own key."""
+    kinds = set(map(type, ids))
+    if kinds == {int}:
+        return bool(min(ids) >= -LARGEST_INT and max(ids) <= LARGEST_INT)
+    if kinds == {str} and max(map(len, ids)) <= LONGEST_KEY:
+        text = "".join(ids)
+        return text.isascii() and TAG not in text
+    return False
 
 
 def _key(plain: Any) -> ItemKey:

@@ -104,13 +104,32 @@ class Recall:
 
     def find(self, keys: Sequence[ItemKey]) -> dict[ItemKey, Found]:
         """The items that were fed with these keys, of those that are known."""
-        found: dict[ItemKey, Found] = {}
+        found = map(self.checked, self.rows_of(keys))
+        return {each.row.key: each for each in found}
+
+    def rows_of(self, keys: Sequence[ItemKey]) -> list[tuple[Any, ...]]:
+        """The rows of these items, of those that are known, as `FIND_ALL` gives them."""
+        rows: list[tuple[Any, ...]] = []
         for start in range(0, len(keys), MOST_KEYS):
             some = keys[start : start + MOST_KEYS]
             marks = ",".join("?" * len(some))
-            for each in map(self._found, self._select(f"{FIND} ({marks})", some)):
-                found[each.row.key] = each
-        return found
+            rows += self.select(f"{FIND} ({marks})", some)
+        return rows
+
+    def select(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Rows of the journal, unchecked."""
+        with told_as(self.connection.path):
+            rows: list[tuple[Any, ...]] = self.connection.execute(query, values).fetchall()
+        return rows
+
+    def checked(self, row: tuple[Any, ...]) -> Found:
+        """A row of `FIND_ALL`, if it is the one that was written."""
+        item, outcome = row[:ITEM_COLUMNS], row[ITEM_COLUMNS:]
+        self._check("items", item)
+        if outcome[0] is None:
+            return Found(ItemRow._make(item), None)
+        self._check("outcomes", outcome)
+        return Found(ItemRow._make(item), outcome)
 
     def family(
         self, envelope: Envelope, found: Found, stage: int, counts: RecallCounts
@@ -131,7 +150,7 @@ class Recall:
         # An item has reached the stages in which others were made from it, although of those that
         # it skipped nothing is kept.
         reached: dict[Branch, int] = {}
-        for each in map(self._found, self._select(FIND_MADE, (found.row.item,))):
+        for each in map(self.checked, self.select(FIND_MADE, (found.row.item,))):
             branch = tuple(map(int, each.row.branch.split("/")))
             family[branch] = each
             where = self.positions.get(each.row.stage, 0)
@@ -212,23 +231,10 @@ class Recall:
     def _value(self, data: Cell) -> Any:
         return value_of(data, self.codec)
 
-    def _found(self, row: tuple[Any, ...]) -> Found:
-        item, outcome = row[:ITEM_COLUMNS], row[ITEM_COLUMNS:]
-        self._check("items", item)
-        if outcome[0] is None:
-            return Found(ItemRow._make(item), None)
-        self._check("outcomes", outcome)
-        return Found(ItemRow._make(item), outcome)
-
     def _rows(self, query: str, item: int) -> list[tuple[Any, ...]]:
-        rows = self._select(query, (item,))
+        rows = self.select(query, (item,))
         for row in rows:
             self._check(query.split()[3], row)
-        return rows
-
-    def _select(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        with told_as(self.connection.path):
-            rows: list[tuple[Any, ...]] = self.connection.execute(query, values).fetchall()
         return rows
 
     def _check(self, table: str, row: tuple[Any, ...]) -> None:

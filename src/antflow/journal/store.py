@@ -19,7 +19,7 @@ from antflow._core.journal_state import JournalState
 from antflow._core.log import warn
 from antflow._core.observers import RunEnd
 from antflow._core.recall_counts import RecallCounts
-from antflow._core.recalled import Known
+from antflow._core.recalled import Counted, Known
 from antflow._core.run_facts import RunFacts
 from antflow._core.stage import Stage
 from antflow._core.text import clean, safe_repr
@@ -38,6 +38,7 @@ from antflow.journal.omitted import Omitted
 from antflow.journal.recall import ItemRow, Member, Recall
 from antflow.journal.remote import Remote
 from antflow.journal.run_rows import RunRows
+from antflow.journal.settled import Settled
 from antflow.journal.writer import Writer, WriterThread
 
 MOST_ADMITTED = 1_000
@@ -53,6 +54,7 @@ class JournalStore:
 
     Attributes:
         id: The journal's id.
+        knows_items: Whether earlier runs have kept any items in it.
         on_broken: Called when rows cannot be written any more.
     """
 
@@ -63,12 +65,14 @@ class JournalStore:
         self._inputs = Inputs(self._codec)
         self._has_told_omitted = False
         self.id: str = ""
+        self.knows_items: bool = False
         self.on_broken: Callable[[Exception], None] = lambda _: None
         # Set when it is opened.
         self._writer: Writer
         self._values: KeptValues
         self._rows: RunRows
         self._recall: Recall
+        self._settled: Settled
         self._remote: Remote | None = None
         self._is_open = False
 
@@ -108,7 +112,7 @@ class JournalStore:
         new: list[Envelope] = []
         known: list[Known] = []
         keys = list(map(self._key_of, envelopes))
-        all_found = self._recall.find([key for key in keys if key is not None])
+        all_found = self._settled.found([key for key in keys if key is not None])
         for envelope, key in zip(envelopes, keys, strict=True):
             found = None if key is None else all_found.get(key)
             if found is None:
@@ -135,6 +139,18 @@ class JournalStore:
                         known.append(member.known)
                     self._go_on(member, counts)
         return new, known
+
+    def count_settled(
+        self, ids: Sequence[str | int], raws: Sequence[Any], stage: int
+    ) -> Counted | None:
+        """Count items that had ended, many at a time."""
+        if self._writer.error is not None:
+            raise self._writer.error
+        return self._settled.count(ids, raws, stage)
+
+    def was_counted(self, item_id: Any) -> bool:
+        """Whether an item with this id was counted."""
+        return self._is_open and self._settled.was_counted(item_id)
 
     def admit(self, envelopes: Sequence[Envelope]) -> Wait:
         """Keep items that enter.
@@ -241,6 +257,13 @@ class JournalStore:
         reads = connection.beside(positions, self._last)
         retried = self._journal.retry_failed
         self._recall = Recall(reads, self._codec, positions, self._last, retried)
+        self.knows_items = begun.next_item > 1 and not self._journal.is_remote
+        self._settled = Settled(
+            self._recall,
+            self._inputs,
+            begun.next_item,
+            takes_any_input=self._journal.on_input_change == "reuse",
+        )
         self._writer = self._writer_of(connection)
         self._values = KeptValues(self._codec, self._inputs, self._journal, facts.stage_names)
         self._rows = RunRows(begun, facts, stages, self._values, self._writer)
