@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -70,7 +71,7 @@ from antflow.cli.refusals import (
 )
 from antflow.cli.result_rows import ResultRows, rows_for
 from antflow.cli.target import find_pipeline
-from antflow.cli.threads import ThreadsLeftBehind, end_at_next_signal
+from antflow.cli.threads import Terminated, ThreadsLeftBehind, end_at_next_signal, terminable
 
 if TYPE_CHECKING:
     pass
@@ -490,6 +491,8 @@ def run_job(job: Job) -> int:
     except (KeyboardInterrupt, SystemExit) as error:
         tell(job)
         stopped_by = job.pipeline.results.stopped_by
+        if isinstance(error, Terminated):
+            stopped_by = signal.SIGTERM
         if stopped_by is None and isinstance(error, SystemExit):
             raise RunFailed(f"the run failed: {reason_with_place(error)}") from error
         code = INTERRUPTED if stopped_by is None else 128 + stopped_by
@@ -539,6 +542,7 @@ async def stream(job: Job) -> None:
     asyncio.get_running_loop().set_default_executor(ThreadsLeftBehind())
     outputs = outputs_of(job)
     process = os.getpid()
+    job.pipeline.on_run_end(lambda _: hold_up_no_more(outputs))
     try:
         try:
             async with aclosing(job.pipeline.stream(job.items.items(), **job.options)) as results:
@@ -552,7 +556,8 @@ async def stream(job: Job) -> None:
             if os.getpid() != process:
                 end_child()
             put_rest(job)
-        await end_all(outputs)
+        async with terminable():
+            await end_all(outputs)
         if job.kept_letters is not None and job.items.was_read_whole:
             job.kept_letters.all_was_read()
     except BaseException:
@@ -562,6 +567,12 @@ async def stream(job: Job) -> None:
         with suppress(Exception):
             await end_all(outputs[1:], PATIENCE)
         raise
+
+
+def hold_up_no_more(outputs: list[JsonLines]) -> None:
+    """Keep what comes out from now on: the run is over, so it is little."""
+    for output in outputs:
+        output.hold_up_no_more()
 
 
 def end_child() -> NoReturn:
