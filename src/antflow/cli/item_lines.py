@@ -9,6 +9,7 @@ import asyncio
 import csv
 import json
 import re
+import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -26,7 +27,7 @@ from antflow.cli.item import Item
 from antflow.cli.item_count import count_again, count_lines
 from antflow.cli.letters import LETTER_KEYS, is_letter
 from antflow.cli.lines import LONGEST_LINE, BadLine, InputFile, TextLine
-from antflow.cli.threads import in_daemon_thread
+from antflow.cli.threads import SOON, in_daemon_thread
 
 Format = Literal["lines", "jsonl", "json", "csv"]
 FORMATS: tuple[Format, ...] = ("lines", "jsonl", "json", "csv")
@@ -124,6 +125,8 @@ class ItemSource:
         self._counted: int | None = None
         self._taken = self._left_out = 0
         self._handed_on = 0
+        self._unused = 0  # of what `_take` has returned
+        self._lock = threading.Lock()  # of `_take`
         self._is_at_end = self._is_unreadable = False
         self._told: int | None = None
         self.counts: bool = False
@@ -148,11 +151,28 @@ class ItemSource:
                 return None
             again = "" if self._file.is_stdin else "; the same command does all of it"
             return f"nothing of {name} was taken in{again}"
+        if not self._is_unreadable and not self._has_rest():
+            return None
         what = "element" if self._format == "json" else "line"
         return (
             f"{name} was taken in only up to {what} {self.taken_to:,}; the rest is not done; "
             f"--skip {self.skipped + self._handed_on} goes on with it"
         )
+
+    def _has_rest(self) -> bool:
+        """Whether something was not taken in. A pipe that is still open may have more."""
+        answers: list[bool] = []
+
+        def look() -> None:
+            with self._lock:  # the last `_take` may be under way
+                if not self._unused and self._limit != 0 and self._error is None:
+                    self._unused = next(self._entries, None) is not None
+                answers.append(self._unused > 0 or self._error is not None)
+
+        looking = threading.Thread(target=look, daemon=True)
+        looking.start()
+        looking.join(SOON)
+        return answers != [False]
 
     def check_header(self) -> None:
         """Look at the header of a CSV file before anything is done. A pipe is not read yet.
@@ -184,6 +204,7 @@ class ItemSource:
             while entries := await in_daemon_thread(self._take):
                 self._tell()
                 for entry in entries:
+                    self._unused -= 1
                     if isinstance(entry, BadLine):
                         if self.on_bad_line is None:
                             raise entry
@@ -250,6 +271,12 @@ class ItemSource:
 
     def _take(self) -> list[Entry]:
         """The items available once the first has been waited for; ``[]``: no more."""
+        with self._lock:
+            entries = self._taken_entries()
+            self._unused = len(entries)
+        return entries
+
+    def _taken_entries(self) -> list[Entry]:
         entries: list[Entry] = []
         try:
             while len(entries) < MOST_AT_A_TIME and self._limit != 0:
