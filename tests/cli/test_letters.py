@@ -152,6 +152,34 @@ values = st.recursive(
 )
 
 
+def test_times_of_numpy_and_pandas_are_written_as_such() -> None:
+    """No time is a bare number, however fine: alone, in arrays, in records and in columns."""
+    np = pytest.importorskip("numpy")
+    fine, text = np.datetime64("2024-01-02T03:04:05.123456789"), "2024-01-02T03:04:05.123456789"
+    span = {"type": "timedelta64", "repr": repr(np.timedelta64(5, "ns"))}
+    record = [("n", "i4"), ("at", "M8[ns]"), ("for", "m8[ns]")]
+    assert plain(fine) == text
+    assert plain(np.datetime64("2024-01-02T03:04:05")) == "2024-01-02T03:04:05"
+    assert plain(np.array([[fine, np.datetime64("NaT")]])) == [[text, None]]
+    assert plain(np.array(fine)) == text
+    assert plain(np.array([(1, fine, 5)], record)) == [[1, text, span]]
+    assert plain(np.array([(1, fine, 5)], record)[0]) == [1, text, span]
+    assert plain(np.timedelta64(5, "ns")) == plain(np.array(5, "m8[ns]")) == span
+    assert plain([np.datetime64("NaT", "ns"), np.timedelta64("NaT", "ns")]) == [None, None]
+    assert plain(np.void(b"ab")) == {"type": "bytes", "base64": "YWI="}
+    pandas = pytest.importorskip("pandas")
+    assert plain([pandas.Timestamp(text), pandas.NaT]) == [text, None]
+    assert plain(pandas.Series([pandas.Timestamp(text), pandas.NaT])) == [text, None]
+
+
+def plain(value: Any) -> Any:
+    """A value after it was written and read again."""
+    lost: set[str] = set()
+    read = json.loads(json_text(value, lost))
+    assert not lost
+    return read
+
+
 @given(values)
 def test_json_keeps_what_it_can_say(value: Any) -> None:
     """A value of JSON's own kinds comes back the same, from one line that is all printable."""

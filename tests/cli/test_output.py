@@ -16,10 +16,11 @@ import pytest
 
 from antflow import Pipeline, Stage
 from antflow.cli import output as output_module
+from antflow.cli.job import Job
 from antflow.cli.output import JsonLines, end_all
 from antflow.cli.output_file import write_fully
 from antflow.cli.refusals import RunFailed
-from antflow.cli.run_command import Job, stream
+from antflow.cli.run_command import stream
 from antflow.cli.threads import in_daemon_thread
 from tests.cli.running import command, environment
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -115,3 +116,31 @@ def test_program_completes_for_a_shell() -> None:
     answer = CliRunner().invoke(main, prog_name="antflow", env=words)
     assert "doctor" in answer.output.split()
     assert "demo" not in answer.output.split()
+
+
+@pytest.mark.process
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
+@pytest.mark.parametrize(
+    ("slow", "code", "told"), [("click", -signal.SIGINT, ""), ("app", 130, "Interrupted.\n")]
+)
+def test_ctrl_c_while_the_program_begins(tmp_path: Path, slow: str, code: int, told: str) -> None:
+    """It prints no traceback, whether the program itself or the user's module is being loaded."""
+    (tmp_path / f"{slow}.py").write_text(
+        "import time; print('loading', flush=True); time.sleep(60)"
+    )
+    args = ("-m", "antflow", "check", "app:pipeline")
+    paths = os.pathsep.join([str(tmp_path), str(SOURCE)])
+    process = subprocess.Popen(
+        [sys.executable, *args],
+        cwd=tmp_path,
+        env=environment() | {"PYTHONPATH": paths},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "loading\n"
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    # A line that is being written when the signal comes is written twice.
+    assert (process.returncode, output.removeprefix("loading\n")) == (code, told)

@@ -668,6 +668,28 @@ def test_run_can_go_on_after_too_many_failures(items: Path) -> None:
     assert result.stderr.count("fetching") <= 6
 
 
+@pytest.mark.parametrize("name", ["items.txt", "items.json", "items.csv", "-"])
+@pytest.mark.parametrize("limit", [(), ("--limit", 8)])
+def test_run_that_ends_with_the_last_line_has_no_rest(
+    folder: Path, name: str, limit: tuple[object, ...]
+) -> None:
+    """Where a run was stopped after the whole input was taken in, no rest is told."""
+    stop = (
+        "import asyncio\nfrom antflow import Pipeline, Stage\n"
+        "async def keep(x):\n    await asyncio.sleep(0.1)\n    raise SystemExit(5)\n"
+    )
+    stage = "Stage('Keep', 2, [keep], queue_capacity=5)"  # eight items are all it takes
+    target = module(folder, f"{stop}pipeline = Pipeline([{stage}])\n")
+    cells = [str(number) for number in range(1, 9)]
+    text = json.dumps(cells) if name.endswith("json") else "\n".join(cells)
+    text = f"head\n{text}" if name.endswith("csv") else text
+    if name != "-":
+        (folder / name).write_text(text)
+    result = antflow("run", target, "--items", name, *limit, *QUIET, stdin=text)
+    assert (result.exit_code, "SystemExit" in errors_of(result)[0]) == (3, True)
+    assert "rest is not done" not in result.stderr
+
+
 def test_run_can_go_on_after_too_many_failures_and_bad_lines(items: Path) -> None:
     """Bad lines among the dead letters do not end a run that goes on as the error says."""
     items = items.with_name("in.jsonl")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -224,6 +225,64 @@ def test_second_signal_when_the_pipe_is_not_emptied(waiting: Path) -> None:
     assert process.stdout is not None
     assert json.loads(process.stdout.readline())["id"] == 1
     assert code_after_two_signals(process) == 130
+
+
+LONG = "async def grow(x): return x * 100\n"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_second_signal_when_so_much_waits_that_the_run_does(
+    waiting: Path, number: signal.Signals, code: int
+) -> None:
+    """A run that a stuck reader holds up is over at once, and says which results were not read."""
+    source = (
+        f"{HASTY}{LONG}from antflow import Pipeline, Stage\n"
+        "pipeline = Pipeline([Stage('Grow', 1, [grow])])\n"
+    )
+    (waiting / "growing.py").write_text(source)
+    (waiting / "many.txt").write_text("0123456789\n" * 10_000)
+    options = ("--items", "many.txt", "--failed", "failed.jsonl", "--dashboard", "log")
+    process = start(waiting, "run", "growing:pipeline", *options)
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["id"] == 1
+    time.sleep(1)  # by then it is held up
+    process.send_signal(number)
+    wait_for(process, f"{number.name}: no more items are taken in")
+    process.send_signal(number)
+    process.wait(30)
+    output, errors = finish(process)
+    assert process.returncode == code
+    letters = objects_of((waiting / "failed.jsonl").read_text())
+    written = output.count("\n") + 1
+    unwritten = [each for each in letters if each["error_type"] == "NotWritten"]
+    assert len(unwritten) >= 1000
+    assert f"not written, or only in part: {len(unwritten):,} results, now in the" in errors
+    assert f"\n{written + len(unwritten):,} ok, 0 failed" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_when_only_a_stuck_reader_is_waited_for(
+    waiting: Path, number: signal.Signals, code: int
+) -> None:
+    """When the run is over, one signal ends the waiting, and what was not read is told."""
+    source = (
+        f"{HASTY}{LONG}from antflow import Pipeline, Stage\n"
+        "pipeline = Pipeline([Stage('Grow', 1, [grow])])\n"
+    )
+    (waiting / "growing.py").write_text(source)
+    (waiting / "many.txt").write_text("0123456789\n" * 1_030)
+    options = ("--items", "many.txt", "--dashboard", "log")
+    process = start(waiting, "run", "growing:pipeline", *options)
+    wait_for(process, "1,030 ok")
+    time.sleep(0.5)  # the reader of the results is read out, and their writer waits
+    process.send_signal(number)
+    process.wait(30)
+    output, errors = finish(process)
+    assert process.returncode == code
+    unwritten = 1_030 - output.count("\n")
+    assert f"not written, or only in part: {unwritten:,} results: " in errors
+    assert "Traceback" not in errors
 
 
 def test_second_signal_when_cancelled_items_are_not_taken(waiting: Path) -> None:

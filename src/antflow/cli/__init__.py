@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from contextlib import suppress
 from typing import Any, TextIO
@@ -36,6 +37,8 @@ class Program(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
         try:
+            if ctx.obj == PROGRAM and signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
             return super().invoke(ctx)
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)

@@ -9,6 +9,7 @@ import asyncio
 import csv
 import json
 import re
+import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -25,8 +26,8 @@ from antflow.cli.item import Item
 from antflow.cli.item_count import count_again, count_lines
 from antflow.cli.letters import LETTER_KEYS, is_letter
 from antflow.cli.lines import LONGEST_LINE, BadLine, InputFile, TextLine
-from antflow.cli.shard import Shard
-from antflow.cli.threads import in_daemon_thread
+from antflow.cli.shard import WHOLE, Shard
+from antflow.cli.threads import SOON, in_daemon_thread
 
 Format = Literal["lines", "jsonl", "json", "csv"]
 FORMATS: tuple[Format, ...] = ("lines", "jsonl", "json", "csv")
@@ -85,7 +86,7 @@ class ItemSource:
         skip: How many items are passed over first, and the bad lines among them.
         key: The field that has an item's id.
         id_of: Makes the id of an item that brings none; ``None`` = the number of its line.
-        shard: The share of the items that is taken; others are passed over; ``None`` = all.
+        shard: The share of the items that is taken; others are passed over.
 
     Attributes:
         skipped: How many items have been passed over.
@@ -108,7 +109,7 @@ class ItemSource:
         skip: int = 0,
         key: str = "id",
         id_of: Callable[[Any], Any] | None = None,
-        shard: Shard | None = None,
+        shard: Shard = WHOLE,
     ) -> None:
         self._file = file
         self._shard = shard
@@ -127,6 +128,8 @@ class ItemSource:
         self._counted: int | None = None
         self._taken = self._left_out = 0
         self._handed_on = 0
+        self._unused = 0  # of what `_take` has returned
+        self._lock = threading.Lock()  # of `_take`
         self._is_at_end = self._is_unreadable = False
         self._told: int | None = None
         self.counts: bool = False
@@ -151,11 +154,28 @@ class ItemSource:
                 return None
             again = "" if self._file.is_stdin else "; the same command does all of it"
             return f"nothing of {name} was taken in{again}"
+        if not self._is_unreadable and not self._has_rest():
+            return None
         what = "element" if self._format == "json" else "line"
         return (
             f"{name} was taken in only up to {what} {self.taken_to:,}; the rest is not done; "
             f"--skip {self.skipped + self._handed_on} goes on with it"
         )
+
+    def _has_rest(self) -> bool:
+        """Whether something was not taken in. A pipe that is still open may have more."""
+        answers: list[bool] = []
+
+        def look() -> None:
+            with self._lock:  # the last `_take` may be under way
+                if not self._unused and self._limit != 0 and self._error is None:
+                    self._unused = next(self._entries, None) is not None
+                answers.append(self._unused > 0 or self._error is not None)
+
+        looking = threading.Thread(target=look, daemon=True)
+        looking.start()
+        looking.join(SOON)
+        return answers != [False]
 
     def check_header(self) -> None:
         """Look at the header of a CSV file before anything is done. A pipe is not read yet.
@@ -187,6 +207,7 @@ class ItemSource:
             while entries := await in_daemon_thread(self._take):
                 self._tell()
                 for entry in entries:
+                    self._unused -= 1
                     if isinstance(entry, BadLine):
                         if self.on_bad_line is None:
                             raise entry
@@ -216,7 +237,7 @@ class ItemSource:
     async def _count(self) -> None:
         """Count the items in a thread, while the run begins with the first of them."""
         if self._format != "json":  # that is read as a whole before its first item
-            is_read = self._format == "csv" or self._shard is not None
+            is_read = self._format == "csv" or not self._shard.is_whole
             count = self._count_entries if is_read else count_lines
             goes_on = partial(getattr, self, "counts")
             self._counted = await in_daemon_thread(partial(count_again, self._file, count, goes_on))
@@ -227,7 +248,7 @@ class ItemSource:
         for entry in self._entries_of(file):
             if not goes_on():
                 return None
-            count += self._is_mine(entry)
+            count += self._shard.takes(entry)
         return count
 
     def _entries_of(self, file: InputFile) -> Iterator[Entry]:
@@ -240,9 +261,6 @@ class ItemSource:
             key=self._key,
         )
         return again._entries
-
-    def _is_mine(self, entry: Entry) -> bool:
-        return self._shard is None or self._shard.takes(entry)
 
     def _tell(self) -> None:
         """Tell the run how many items there will be, if that is known now, or no longer."""
@@ -264,6 +282,12 @@ class ItemSource:
 
     def _take(self) -> list[Entry]:
         """The items available once the first has been waited for; ``[]``: no more."""
+        with self._lock:
+            entries = self._taken_entries()
+            self._unused = len(entries)
+        return entries
+
+    def _taken_entries(self) -> list[Entry]:
         entries: list[Entry] = []
         try:
             while len(entries) < MOST_AT_A_TIME and self._limit != 0:
@@ -272,7 +296,7 @@ class ItemSource:
                 entry = next(self._entries, None)
                 if entry is None:
                     break
-                if not self._is_mine(entry):
+                if not self._shard.takes(entry):
                     continue
                 if self.skipped < self._skip:
                     self.skipped += isinstance(entry, Item)
@@ -309,7 +333,7 @@ class ItemSource:
             elif line.text.strip():
                 if (entry := parse(line)) is not None:
                     yield entry
-                elif self._shard is None:  # else its line was not counted
+                elif self._shard.is_whole:  # else its line was not counted
                     self._left_out += 1
 
     def _in_its_encoding(self, line: TextLine) -> TextLine:
@@ -353,7 +377,7 @@ class ItemSource:
         if not isinstance(values, list):
             hint = "must be an array of items; --format jsonl reads JSON lines"
             raise BadLine(self._file.where(1), hint)
-        self._counted = len(values) if self._shard is None else None
+        self._counted = len(values) if self._shard.is_whole else None
         for number, value in enumerate(values, 1):
             entry = self._from_value(TextLine(number, json.dumps(value)), value)
             if entry is not None:

@@ -319,12 +319,29 @@ class _Tamer:
             is_object = isinstance(declared, dict)
             return self._object(declared) if is_object else self.tame(declared)
         if callable(listed := getattr(type(value), "tolist", None)):  # of numpy, for example
-            parts = listed(value)  # a long double of numpy is its own
-            return self._by_repr(value) if type(parts) is type(value) else self.tame(parts)
+            return self._listed(value, listed)
         kind: Any = type(value)
         if kind.__repr__ is object.__repr__ and (attributes := _attributes(value)):
             return self._object(attributes)
         return self._by_repr(value)
+
+    def _listed(self, value: Any, listed: Callable[[Any], Any]) -> Any:
+        """An array of numpy, a column of pandas, or one of their numbers, dates and records."""
+        dtype = getattr(value, "dtype", None)
+        kind = getattr(dtype, "kind", None)
+        if kind in DATED:  # their times of nanoseconds are listed as bare numbers
+            if getattr(value, "shape", None):
+                return [self.tame(part) for part in value]
+            if type(inner := value[()]) is not type(value):  # an array without dimensions
+                return self.tame(inner)
+            if names := getattr(dtype, "names", None):
+                return [self.tame(value[name]) for name in names]
+        parts = listed(value)
+        if kind == "M" and type(parts) is int:
+            return str(value)
+        if type(parts) is type(value) or (kind == "m" and type(parts) is int):
+            return self._by_repr(value)  # a long double is its own
+        return self.tame(parts)
 
     def _object(self, value: Mapping[Any, Any]) -> Any:
         pairs = [(_key_text(key), self.tame(part)) for key, part in value.items()]
@@ -377,6 +394,11 @@ def _float(value: float) -> Any:
     return plain if isfinite(plain) else _stand_in(value, repr(plain))
 
 
+def _iso(value: Any) -> str | None:
+    # Only the NaT of pandas is unequal to itself. That of numpy becomes null as well.
+    return value.isoformat() if value == value else None
+
+
 def _bytes(value: Any) -> dict[str, str]:
     return {"type": type(value).__name__, "base64": b64encode(bytes(value)).decode()}
 
@@ -410,6 +432,9 @@ def _names(slots: Any) -> tuple[str, ...]:
 
 SEVERAL = (list, tuple, deque, KeysView, ValuesView, ItemsView)
 
+DATED = ("M", "m", "V")
+"""Kinds of numpy's data that are times, durations or records, which may have some."""
+
 ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+>")
 """In the repr of an object that says where it is rather than what."""
 
@@ -419,7 +444,7 @@ FORMS: list[tuple[Any, Callable[[Any], Any]]] = [
     (int, _integer),
     (float, _float),
     ((bytes, bytearray, memoryview), _bytes),
-    ((date, time), lambda value: value.isoformat()),
+    ((date, time), _iso),
     ((Decimal, PurePath, UUID), str),
 ]
 

@@ -23,6 +23,10 @@ from antflow.cli.threads import in_daemon_thread
 MOST_WAITING = 1000
 """Lines that wait to be written before the run has to wait for them."""
 
+AT_ONCE = 4096
+"""Bytes of several lines that are written at a time (``PIPE_BUF`` on Linux): a pipe takes all of
+them or none, so that it is known which lines a reader who is stuck can still read."""
+
 PATIENCE = 2.0
 """Seconds for the last lines when the run was cancelled."""
 
@@ -64,6 +68,7 @@ class JsonLines:
         self._writing: list[tuple[str, Any]] = []
         self._writer: asyncio.Task[None] | None = None
         self._lock = threading.Lock()
+        self._is_last = asyncio.Event()
 
     async def open(self) -> None:
         """Open what is written to, if that is still to be done. Writes no line.
@@ -97,7 +102,7 @@ class JsonLines:
             self._begin()
 
     async def put(self, line: str, subject: Any = None) -> None:
-        """Write a line soon. Waits while too many wait already.
+        """Write a line soon. Waits while too many wait already, and more may come.
 
         Args:
             line: The line.
@@ -110,8 +115,16 @@ class JsonLines:
         self._waiting.append((line, subject))
         self._begin()
         if len(self._waiting) >= MOST_WAITING and self._writer is not None:
-            await asyncio.wait([self._writer])
+            await self._room(self._writer)
             self._check()
+
+    def hold_up_no_more(self) -> None:
+        """Keep further lines however many wait, as only few can come. A `put` that waits returns.
+
+        Where the run is over, waiting for a reader who is stuck would hide the signal that ended
+        it. `end` waits all the same.
+        """
+        self._is_last.set()
 
     async def end(self) -> None:
         """Wait until everything is written.
@@ -126,6 +139,16 @@ class JsonLines:
             self._begin()
             await asyncio.wait([self._writer])
         self._check()
+
+    async def _room(self, writer: asyncio.Task[None]) -> None:
+        """Wait until the lines are written, or only few more can come."""
+        if self._is_last.is_set():
+            return
+        last = asyncio.ensure_future(self._is_last.wait())
+        try:
+            await asyncio.wait([writer, last], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            last.cancel()
 
     def _begin(self) -> None:
         if self._writer is None or self._writer.done():
@@ -161,22 +184,31 @@ class JsonLines:
             self._write(b"")
 
     def _write_waiting(self) -> None:
-        lines = self._writing
         with self._lock:  # so that the lines are written in their order
             while self._waiting:
-                lines.append(self._waiting.popleft())
-            data = [line.encode() for line, _ in lines]
-            try:
-                self._write(b"".join(data))
-            except OSError as error:
-                written = getattr(error, "characters_written", 0)
-                ends = list(accumulate(map(len, data), initial=0))
-                whole = bisect_right(ends, written) - 1
-                del lines[:whole]
-                if self._take_back is not None and written > ends[whole]:
-                    self._take_back(written - ends[whole])
-                raise
-            lines.clear()
+                self._write_some()
+
+    def _write_some(self) -> None:
+        lines, data = self._writing, [line.encode() for line, _ in self._writing]
+        size = sum(map(len, data))
+        while self._waiting:
+            next_one = self._waiting[0][0].encode()
+            if size and size + len(next_one) > AT_ONCE:
+                break
+            lines.append(self._waiting.popleft())
+            data.append(next_one)
+            size += len(next_one)
+        try:
+            self._write(b"".join(data))
+        except OSError as error:
+            written = getattr(error, "characters_written", 0)
+            ends = list(accumulate(map(len, data), initial=0))
+            whole = bisect_right(ends, written) - 1
+            del lines[:whole]
+            if self._take_back is not None and written > ends[whole]:
+                self._take_back(written - ends[whole])
+            raise
+        lines.clear()
 
 
 async def end_all(outputs: list[JsonLines], seconds: float | None = None) -> None:

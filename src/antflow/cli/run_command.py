@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, aclosing, contextmanager, suppress
-from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -30,14 +30,13 @@ from antflow._core.text import clean, counted
 from antflow._monitor.display_choice import automatic_display
 from antflow.cli.event_files import sinks_for, takes_sinks
 from antflow.cli.item_lines import FORMATS, Format, ItemSource, format_of
+from antflow.cli.job import Job, how_to_go_on, outputs_of, tell, unwritten_lines
 from antflow.cli.journal_options import Keeping, RunCommand, keeping_for, takes_journal
 from antflow.cli.letters import (
     bad_line,
     check_letters,
     check_results,
-    json_text,
     letter_line,
-    result_line,
     unwritten_line,
 )
 from antflow.cli.lines import BadLine, InputFile, nothing_on_stdin
@@ -72,12 +71,8 @@ from antflow.cli.refusals import (
 )
 from antflow.cli.result_rows import ResultRows, rows_for
 from antflow.cli.shard import Shard, takes_shard, warn_of_other_shards
-from antflow.cli.summary import summary_lines
 from antflow.cli.target import find_pipeline
-from antflow.cli.threads import ThreadsLeftBehind, end_at_next_signal
-
-if TYPE_CHECKING:
-    from antflow.cli.kept_file import KeptFile
+from antflow.cli.threads import Terminated, ThreadsLeftBehind, end_at_next_signal, terminable
 
 logger: logging.Logger = logging.getLogger("antflow")
 
@@ -85,53 +80,11 @@ DASHBOARDS = ("auto", "none", "log", "progress", "compact", "detailed", "full")
 DRAINING_SECONDS = 3600.0
 """How long items in flight may take after the first Ctrl-C; a second one cancels them at once."""
 
-MOST_IDS = 100
-"""Ids of results that could not be written that are told."""
-
 MOST_OF_A_KIND = 10
 """Warnings of one kind that are shown."""
 
 CANNOT_BE_USED = (JournalOpenError, JournalInUseError, JournalVersionError, JournalCorruptError)
 """Errors of a journal that is another file, in use, or damaged."""
-
-
-@dataclass(slots=True)
-class Job:
-    """The parts that one call of the command works with.
-
-    Attributes:
-        pipeline: The pipeline to run.
-        items: The items to run it on.
-        options: For `Pipeline.stream`.
-        results: Where results go.
-        failed: Where dead letters go; ``None`` = nowhere.
-        has_display: Whether a display says at the end what held the run back.
-        bad_lines: How many lines were put aside as dead letters.
-        keeps_unwritten: Whether results that could not be written are among the dead letters.
-        first_bad_line: Where the first of the bad lines is, and what is wrong with it.
-        lost: Types of results that could only be written in part.
-        line: Makes the line of a result.
-        files: The files of ``--out`` and ``--failed``.
-        keeping: The journal, if there is one.
-        kept: The file of the results, if it is completed from the journal.
-        kept_letters: The same for the dead letters.
-    """
-
-    pipeline: Pipeline
-    items: ItemSource
-    options: dict[str, Any]
-    results: JsonLines
-    failed: JsonLines | None
-    has_display: bool = False
-    bad_lines: int = 0
-    keeps_unwritten: bool = False
-    first_bad_line: str = ""
-    lost: set[str] = field(default_factory=set)
-    line: Callable[[PipelineResult[Any], set[str]], str] = result_line
-    files: Sequence[OutputFile] = ()
-    keeping: Keeping | None = None
-    kept: KeptFile | None = None
-    kept_letters: KeptFile | None = None
 
 
 @click.command("run", cls=RunCommand, short_help="Run a pipeline on the lines of a file.")
@@ -256,7 +209,7 @@ def command(
     total: int | None,
     max_failures: float | Failures | None,
     stop_on: tuple[tuple[str, ...], ...],
-    shard: Shard | None,
+    shard: Shard,
     **told: Any,  # the options of `takes_sinks`, `takes_metrics` and `takes_journal`
 ) -> None:
     """Run a pipeline on the lines of a file.
@@ -330,7 +283,7 @@ def command(
             source.check_header()
         except BadLine as error:
             refuse(str(error), error)
-        if keeping is not None and shard is not None and not keeping.is_new:
+        if keeping is not None and not shard.is_whole and not keeping.is_new:
             with keeping.reader() as journal:
                 warn_of_other_shards(shard, journal)
         if keeping is not None and told["plan"]:
@@ -543,6 +496,8 @@ def run_job(job: Job) -> int:
     except (KeyboardInterrupt, SystemExit) as error:
         tell(job)
         stopped_by = job.pipeline.results.stopped_by
+        if isinstance(error, Terminated):
+            stopped_by = signal.SIGTERM
         if stopped_by is None and isinstance(error, SystemExit):
             raise RunFailed(f"the run failed: {reason_with_place(error)}") from error
         code = INTERRUPTED if stopped_by is None else 128 + stopped_by
@@ -587,26 +542,12 @@ def was_ended_by_key(job: Job) -> bool:
     return any(press.key in ("d", "q") for press in presses)
 
 
-def how_to_go_on(job: Job) -> str:
-    """How to go on after too many failures."""
-    if job.failed is None:
-        return "with --failed FILE, failed and cancelled items are kept, to go on with later"
-    form = "" if format_of(job.failed.name) == "jsonl" else " and --format jsonl"
-    text = f"failed and cancelled items are in the --failed file, to go on with --items{form}"
-    # They are bad lines there too, and the first one would end the intake.
-    return f"{text} and another --failed, as it has bad lines too" if job.bad_lines else text
-
-
-def outputs_of(job: Job) -> list[JsonLines]:
-    """Where results go, and dead letters."""
-    return [job.results] if job.failed is None else [job.results, job.failed]
-
-
 async def stream(job: Job) -> None:
     """Run the pipeline and write what comes out, until both are done."""
     asyncio.get_running_loop().set_default_executor(ThreadsLeftBehind())
     outputs = outputs_of(job)
     process = os.getpid()
+    job.pipeline.on_run_end(lambda _: hold_up_no_more(outputs))
     try:
         try:
             async with aclosing(job.pipeline.stream(job.items.items(), **job.options)) as results:
@@ -620,7 +561,8 @@ async def stream(job: Job) -> None:
             if os.getpid() != process:
                 end_child()
             put_rest(job)
-        await end_all(outputs)
+        async with terminable():
+            await end_all(outputs)
         if job.kept_letters is not None and job.items.was_read_whole:
             job.kept_letters.all_was_read()
     except BaseException:
@@ -630,6 +572,12 @@ async def stream(job: Job) -> None:
         with suppress(Exception):
             await end_all(outputs[1:], PATIENCE)
         raise
+
+
+def hold_up_no_more(outputs: list[JsonLines]) -> None:
+    """Keep what comes out from now on: the run is over, so it is little."""
+    for output in outputs:
+        output.hold_up_no_more()
 
 
 def end_child() -> NoReturn:
@@ -693,85 +641,6 @@ async def put_aside(job: Job, bad: BadLine) -> None:
         line = job.kept_letters.bad_line(line, bad.number)
     if line:
         await job.failed.put(line, bad)
-
-
-def tell(job: Job) -> None:
-    """Print the summary to standard error, if there is anything to tell."""
-    results = job.pipeline.results
-    if results.run_id and (results.stats.items_accepted or not results.stats.items_in_flight):
-        snapshot = job.pipeline.get_dashboard_snapshot()
-        lines = summary_lines(
-            snapshot, job.bad_lines, job.failed is not None, job.has_display, job.first_bad_line
-        )
-        if skipped := job.items.skipped:
-            lines.append(f"left out by --skip: {counted(skipped, 'item')}")
-        if (rest := job.items.rest) is not None:
-            lost = 0 if job.failed is not None else results.stats.items_cancelled
-            lines.append(f"{rest}, without the {counted(lost, 'cancelled item')}" if lost else rest)
-        if job.keeping is not None:
-            lines += job.keeping.stayed(results.run_id)
-            lines += stranger_lines(job)
-        lines += old_lines(job)
-        lines += unwritten_lines(job)
-        with suppress(OSError):  # no space left, or no reader
-            for line in lines:
-                click.echo(line, err=True)
-
-
-def old_lines(job: Job) -> list[str]:
-    """Which files still have what ``--force`` was to replace, if any."""
-    kept = [f"{file.option} {file.path!r}" for file in job.files if file.keeps_old]
-    if not kept:
-        return []
-    have = "still has" if len(kept) == 1 else "still have"
-    line = f"no item was taken in; {' and '.join(kept)} {have} the lines of an earlier run"
-    return [clean(line)]
-
-
-def stranger_lines(job: Job) -> list[str]:
-    """Which files have lines of items that the journal does not know, if any."""
-    return [
-        f"{clean(kept.option)} {clean(repr(kept.path))} has {counted(kept.strangers, 'line')} of "
-        "items that the journal does not know"
-        for kept in (job.kept, job.kept_letters)
-        if kept is not None and kept.strangers
-    ]
-
-
-def unwritten_lines(job: Job) -> list[str]:
-    """Which results and dead letters are not in their files."""
-    lines: list[str] = []
-    results = [each for each in job.results.unwritten if is_result(each)]
-    letters = [] if job.failed is None else job.failed.unwritten
-    if job.keeps_unwritten:
-        lost = set(map(id, letters))
-        if kept := [result for result in results if id(result) not in lost]:
-            count = counted(len(kept), "result")
-            lines.append(f"not written, or only in part: {count}, now in the --failed file")
-        results = [result for result in results if id(result) in lost]
-    if results:
-        count = counted(len(results), "result")
-        lines.append(f"not written, or only in part: {count}: {ids_of(results)}")
-    if letters := [each for each in letters if not is_result(each)]:
-        count = counted(len(letters), "item")
-        lines.append(f"not written to the --failed file: {count}: {ids_of(letters)}")
-    return lines
-
-
-def is_result(subject: PipelineResult[Any] | BadLine) -> bool:
-    """Whether a line is about an item that succeeded."""
-    return isinstance(subject, PipelineResult) and subject.is_success
-
-
-def ids_of(subjects: Sequence[PipelineResult[Any] | BadLine]) -> str:
-    """``1, 2, "a", line 7, and 5 more``."""
-    names = [
-        f"line {each.number}" if isinstance(each, BadLine) else json_text(each.id)
-        for each in subjects[:MOST_IDS]
-    ]
-    if len(subjects) > MOST_IDS:
-        names.append(f"and {len(subjects) - MOST_IDS:,} more")
-    return ", ".join(names)
 
 
 @contextmanager

@@ -78,8 +78,15 @@ class Shard:
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all items are in it."""
+        return self.count == 1
+
     def takes(self, entry: Item | BadLine) -> bool:
         """Whether an item is in it, or a line that is not an item: that is known by its number."""
+        if self.is_whole:
+            return True
         if isinstance(entry, BadLine):
             return self.takes_id(entry.number)
         if entry.own_id is not None:
@@ -92,11 +99,15 @@ class Shard:
         return int.from_bytes(found, "big") % self.count == self.number - 1
 
 
+WHOLE = Shard(1, 1)
+
+
 def takes_shard(command: Command) -> Command:
     """Add the option."""
     return click.option(
         "--shard",
         type=ShardChoice(),
+        default=WHOLE,
         metavar="K/N|auto[/N]",
         help="Take only the K-th of N shares of the items, by their ids: for N runs of this "
         "command, each with files of its own. auto asks the environment: Slurm, Kubernetes (with "

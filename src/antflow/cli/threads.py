@@ -7,9 +7,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 import click
@@ -59,6 +59,44 @@ class ThreadsLeftBehind(ThreadPoolExecutor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls."""
         super().shutdown(wait=False, cancel_futures=cancel_futures)
+
+
+class Terminated(SystemExit):
+    """The program was asked to end by SIGTERM."""
+
+    def __init__(self) -> None:
+        super().__init__(128 + signal.SIGTERM)
+
+
+@asynccontextmanager
+async def terminable() -> AsyncIterator[None]:
+    """Have SIGTERM cancel what goes on inside, as `asyncio.run` has Ctrl-C do.
+
+    Raises:
+        Terminated: It came.
+    """
+    waiting, loop = asyncio.current_task(), asyncio.get_running_loop()
+    before = signal.getsignal(signal.SIGTERM)
+    is_mine = threading.current_thread() is threading.main_thread()
+    if waiting is None or before is not signal.SIG_DFL or not is_mine:
+        yield
+        return
+    came: list[int] = []
+
+    def end(number: int, _: object) -> None:
+        came.append(number)
+        signal.signal(number, before)  # another one does not wait
+        loop.call_soon_threadsafe(waiting.cancel)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if came:
+            raise Terminated from None
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def end_at_next_signal(code: int) -> None:
