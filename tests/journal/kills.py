@@ -11,8 +11,8 @@ done survives any kill, as with a service that was paid. After each kill, the jo
 outcomes that it had before, as they were. In the end each item has the outcome that it has in an
 unbroken run, once, and no more work was repeated than the workers had in hand.
 
-With ``--journal postgres`` the journal is in a database of a server of its own. With ``--server`` it
-is the server that is killed, and started again, while a run goes on: then no work is repeated.
+With ``--journal postgres`` the journal is in a database of a server of its own. With ``--server``
+that is killed, and started again, while a run goes on: then no work is repeated.
 """
 
 from __future__ import annotations
@@ -337,11 +337,13 @@ class ServerCampaign(Campaign):
         seed: What it is drawn from.
         folder: Where its files are.
         server: The server.
+        most: How often it is killed at most.
     """
 
-    def __init__(self, seed: int, folder: Path, server: PostgresServer) -> None:
+    def __init__(self, seed: int, folder: Path, server: PostgresServer, most: int) -> None:
         super().__init__(seed, folder, server.schema())
         self._server = server
+        self._most = most
         self._shape.seconds = 0.01
 
     def run(self) -> None:
@@ -356,15 +358,16 @@ class ServerCampaign(Campaign):
 
         running = threading.Thread(target=main)
         running.start()
-        time.sleep(0.1)  # else it may not be there when the journal is opened
-        while running.is_alive():
-            time.sleep(self._random.uniform(0.0, 0.15))
+        while not self._effects.path.stat().st_size:
+            time.sleep(0.01)  # it must be there when the journal is opened
+        while running.is_alive() and self.kills < self._most:
+            time.sleep(self._random.uniform(0.0, 0.2))
             self._server.stop(self._random.choice([signal.SIGQUIT, signal.SIGKILL]))
             time.sleep(self._random.uniform(0.0, 0.05))
             self._server.start()
             self.kills += 1
             self._check_outcomes()
-        running.join()
+        running.join(LONGEST)
         assert done, "the run failed"
         self._check_outcomes()
         self._judge()
@@ -381,7 +384,7 @@ def campaigns(
         if server is None:
             campaign = Campaign(seed, folder)
         elif kills_server:
-            campaign = ServerCampaign(seed, folder, server)
+            campaign = ServerCampaign(seed, folder, server, kills - total["kills"])
         else:
             campaign = Campaign(seed, folder, server.schema())
         try:

@@ -398,6 +398,8 @@ def _trouble(error: Exception) -> Trouble:
     if isinstance(error, Trouble):
         return error
     text = clean(error_text(error)) or type(error).__name__
+    if type(error).__name__ == "InternalClientError":  # its text is about asyncpg's own states
+        text = "the connection to the server was lost"
     state = getattr(error, "sqlstate", None)
     if state is None:  # of the network, or of asyncpg's own: the connection was closed
         is_of_asyncpg = type(error).__module__.startswith("asyncpg.")

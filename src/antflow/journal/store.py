@@ -74,6 +74,10 @@ class JournalStore:
         else:
             goes_on(*begins())
 
+    def opening(self) -> Wait:
+        """Wait until a database is open."""
+        return None if self._remote is None else self._remote.opened()
+
     def look_up(self, envelopes: Sequence[Envelope]) -> Wait:
         """Read what `recall` is going to ask of a database."""
         if self._remote is None:
