@@ -1,6 +1,8 @@
 """Kills processes that keep a journal, at random moments, and checks what is left.
 
     python -m tests.journal.kills --kills 10000
+    python -m tests.journal.kills --kills 1000 --journal postgres
+    python -m tests.journal.kills --kills 100 --journal postgres --server
 
 Each campaign is one pipeline over one input, run again and again with the same journal until a run
 ends. A run is a forked child of this process, which has imported the library once, so that a kill
@@ -8,6 +10,9 @@ takes a few milliseconds. Tasks append a line to a file when they have done thei
 done survives any kill, as with a service that was paid. After each kill, the journal must have all
 outcomes that it had before, as they were. In the end each item has the outcome that it has in an
 unbroken run, once, and no more work was repeated than the workers had in hand.
+
+With ``--journal postgres`` the journal is in a database of a server of its own. With ``--server``
+that is killed, and started again, while a run goes on: then no work is repeated.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ import signal
 import sqlite3
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections import Counter
@@ -32,9 +38,10 @@ from pathlib import Path
 from typing import Any
 
 from antflow import Drop, Pipeline, Stage
-from antflow.journal import Durability, Journal, store
+from antflow.journal import Durability, Journal, remote, store, writer
 from antflow.journal.file import JournalConnection, connect_again
 from antflow.journal.json_codec import JsonCodec
+from tests.postgres_server import PostgresServer, postgres_server, rows_of
 
 ITEMS = 60
 LONGEST = 20.0
@@ -214,13 +221,14 @@ class Campaign:
     Args:
         seed: What it is drawn from.
         folder: Where its files are.
+        journal: Where its journal is, if not in a file.
     """
 
-    def __init__(self, seed: int, folder: Path) -> None:
+    def __init__(self, seed: int, folder: Path, journal: str | None = None) -> None:
         choose = random.Random(seed)
         self.seed = seed
         self._random = choose
-        self._path = folder / "run.db"
+        self._path: Any = folder / "run.db" if journal is None else journal
         self._max_unflushed = choose.choice([0, 0, 0, 20])
         durabilities: list[Durability] = ["process", "process", "power"]
         self._durability = choose.choice(durabilities)
@@ -243,13 +251,14 @@ class Campaign:
         self._judge()
 
     def _survives(self) -> bool:
-        point = self._random.choice([*POINTS, *[None] * 5])
+        is_file = isinstance(self._path, Path)
+        point = self._random.choice([*POINTS, *[None] * 5]) if is_file else None
         number = self._random.randint(1, 25)
         child = os.fork()
         if not child:
             self._be_the_child(point, number)
         if point is None:
-            time.sleep(self._random.uniform(0.005, 0.05))
+            time.sleep(self._random.uniform(0.005, 0.05 if is_file else 0.15))
             if self._random.random() < 0.97:  # else it may end
                 os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
@@ -278,6 +287,8 @@ class Campaign:
             os._exit(code)
 
     def _rows(self, query: str) -> list[tuple[Any, ...]]:
+        if isinstance(self._path, str):
+            return self._rows_of_server(query)
         if not self._path.exists() or Path(f"{self._path}-journal").exists():
             return []  # it was killed as it made the file
         connection = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True)
@@ -287,6 +298,13 @@ class Campaign:
             return connection.execute(query).fetchall()
         finally:
             connection.close()
+
+    def _rows_of_server(self, query: str) -> list[tuple[Any, ...]]:
+        tables = "SELECT count(*) FROM pg_tables WHERE schemaname = current_schema()"
+        names = f"{tables} AND tablename = 'outcomes'"
+        if rows_of(self._path, names) == [(0,)]:
+            return []
+        return rows_of(self._path, query)
 
     def _check_outcomes(self) -> None:
         """The outcomes that were there before are still there, as they were."""
@@ -312,12 +330,63 @@ class Campaign:
         assert self.redone <= self.kills * most, f"{self.redone} redone after {self.kills} kills"
 
 
-def campaigns(kills: int, seed: int = 0) -> Counter[str]:
+class ServerCampaign(Campaign):
+    """One run, whose server is killed again and again until the run ends.
+
+    Args:
+        seed: What it is drawn from.
+        folder: Where its files are.
+        server: The server.
+        most: How often it is killed at most.
+    """
+
+    def __init__(self, seed: int, folder: Path, server: PostgresServer, most: int) -> None:
+        super().__init__(seed, folder, server.schema())
+        self._server = server
+        self._most = most
+        self._shape.seconds = 0.01
+
+    def run(self) -> None:
+        """Kill the server until the run ends, and check what is left."""
+        journal = Journal(
+            self._path, max_unflushed=self._max_unflushed, durability=self._durability
+        )
+        done: list[Any] = []
+
+        def main() -> None:
+            done.append(asyncio.run(self._shape.run(journal)))
+
+        running = threading.Thread(target=main)
+        running.start()
+        while not self._effects.path.stat().st_size:
+            time.sleep(0.01)  # it must be there when the journal is opened
+        while running.is_alive() and self.kills < self._most:
+            time.sleep(self._random.uniform(0.0, 0.2))
+            self._server.stop(self._random.choice([signal.SIGQUIT, signal.SIGKILL]))
+            time.sleep(self._random.uniform(0.0, 0.05))
+            self._server.start()
+            self.kills += 1
+            self._check_outcomes()
+        running.join(LONGEST)
+        assert done, "the run failed"
+        self._check_outcomes()
+        self._judge()
+        assert self.redone == 0
+
+
+def campaigns(
+    kills: int, seed: int = 0, server: PostgresServer | None = None, *, kills_server: bool = False
+) -> Counter[str]:
     """Run campaigns until there were this many kills; return what happened."""
     total: Counter[str] = Counter()
     while total["kills"] < kills:
         folder = Path(tempfile.mkdtemp(prefix="antflow-kills-"))
-        campaign = Campaign(seed, folder)
+        if server is None:
+            campaign = Campaign(seed, folder)
+        elif kills_server:
+            campaign = ServerCampaign(seed, folder, server, kills - total["kills"])
+        else:
+            campaign = Campaign(seed, folder, server.schema())
         try:
             campaign.run()
         except BaseException:
@@ -333,9 +402,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--journal", choices=["file", "postgres"], default="file")
+    parser.add_argument("--server", action="store_true", help="kill the server")
     options = parser.parse_args()
     began = time.monotonic()
-    total = campaigns(options.kills, options.seed)
+    if options.journal == "file":
+        total = campaigns(options.kills, options.seed)
+    else:
+        # A server that is killed must have its files in order: it writes them to the disk.
+        with postgres_server(["fsync=on"] if options.server else ["fsync=off"]) as server:
+            if options.server:
+                logging.disable()
+                for module in (writer, remote):
+                    setattr(module, "FIRST_PAUSE", 0.05)  # noqa: B010
+            began = time.monotonic()
+            total = campaigns(options.kills, options.seed, server, kills_server=options.server)
     per_second = total["kills"] / (time.monotonic() - began)
     counts = (f"{count:,} {what}, " for what, count in total.items())
     sys.stdout.write("".join(counts) + f"{per_second:.1f} kills/s\n")

@@ -354,8 +354,11 @@ time.sleep(0.7)
 
 @pytest.mark.process
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-def test_a_process_that_is_forked_in_a_run_leaves_its_journal_alone(journal: Path) -> None:
+def test_a_process_that_is_forked_in_a_run_leaves_its_journal_alone(
+    new_journal: Callable[[], Any],
+) -> None:
     """Whatever it does; the parent goes on."""
+    journal = new_journal()
     text = """
 async def first(n):
     if n == 50 and not os.fork():
@@ -381,4 +384,5 @@ except BaseException as error:
     output, errors = process.communicate(timeout=60)
     assert sorted(output.splitlines()) == ["False JournalForkError", "True 100", "child"], errors
     assert rows_of(journal, "SELECT count(*) FROM outcomes") == [(100,)]
-    assert rows_of(journal, "PRAGMA integrity_check") == [("ok",)]
+    if isinstance(journal, Path):
+        assert rows_of(journal, "PRAGMA integrity_check") == [("ok",)]

@@ -104,6 +104,14 @@ class Memory(Store, Protocol):
     knows_items: bool
     on_broken: Callable[[Exception], None]
 
+    def opening(self) -> Wait:
+        """Wait until it is open, if that takes time; no item is read from the source before.
+
+        Raises:
+            Exception: It cannot be opened, as in `opened`; the same if the awaitable raises it.
+        """
+        ...
+
     def look_up(self, envelopes: Sequence[Envelope]) -> Wait:
         """Read what `recall`, which follows at once, is going to ask of a database.
 

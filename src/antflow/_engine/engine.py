@@ -254,7 +254,10 @@ class Engine:
             if display is not None:
                 self._begin_to_show(display)
                 await display.begin()
-            self.intake.take_all(items)
+            if (memory := self.run.memory) is not None and (wait := memory.opening()) is not None:
+                await wait
+            if not self.run.is_closed:  # it may have been called off meanwhile
+                self.intake.take_all(items)
             await self.supervisor.wait()
         except BaseException:
             if not self.run.is_left_behind:

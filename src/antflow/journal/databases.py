@@ -79,8 +79,10 @@ def is_there(path: str) -> bool:
     """Whether there is anything where a journal is to be; a journal without tables is not.
 
     Raises:
-        JournalOpenError: That cannot be found out.
+        JournalOpenError: Something else is in the database, or that cannot be found out.
     """
     if path.startswith(SCHEMES):
-        return is_journal(path)
+        from antflow.journal import postgres_journal
+
+        return postgres_journal.is_there(path)
     return os.path.exists(path) and bool(os.path.getsize(path))

@@ -152,6 +152,9 @@ class JournalConnection(sqlite3.Connection):
     def refuse_untrusted(self) -> None:
         """Do nothing: the file was looked at before it was opened."""
 
+    def interrupt(self) -> None:
+        """Do nothing: no server is waited for."""
+
     def discard(self) -> None:
         """Remove the files of a journal that was just made, and close it."""
         self.close()

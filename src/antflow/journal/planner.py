@@ -57,6 +57,8 @@ class Planner:
             self._connection = open_for_reading(journal._place)
             try:
                 with told_as(journal.path):
+                    if self._codec.name == "pickle":
+                        self._connection.refuse_untrusted()
                     self._recall = self._recall_of(self._connection)
             except BaseException:
                 self._connection.close()

@@ -56,10 +56,13 @@ WHERE {HERE} AND relname = ANY($1::text[]) AND NOT pg_has_role(relowner, 'USAGE'
 """  # noqa: S608
 """Tables that others than the user may write to."""
 
-PASSING = ("08", "40", "53", "57", "58", "25006", "25P03", "25P04", "55P03")
-"""How the codes of errors begin that may pass: of the connection, of what the server has too little
-of, of its end, and where it may only be read, as the one that takes over for another may be first.
+PASSING = ("08", "40", "53", "57", "58", "25P03", "25P04", "55P03")
+"""How the codes of errors begin that may pass: of the connection, of locks, of what the server has
+too little of, and of its end.
 """
+
+ELSEWHERE = ("25006",)
+"""Errors after which a new connection may be one to another server: this one can only be read."""
 
 DAMAGE = ("XX001", "XX002")
 
@@ -99,7 +102,7 @@ class PostgresConnection:
         self._durability = durability
         self._process = os.getpid()
         self._lock = threading.RLock()
-        self._in_transaction = False
+        self._in_transaction = self._is_interrupted = False
         self._scans = 0
         self._beside: PostgresConnection | None = None
         self._tenancy = Tenancy(self.path, durability)
@@ -196,6 +199,7 @@ class PostgresConnection:
 
     def interrupt(self) -> None:
         """Make what is waited for in another thread fail."""
+        self._is_interrupted = True
         self._server.interrupt()
 
     def refuse_untrusted(self) -> None:
@@ -254,7 +258,7 @@ class PostgresConnection:
                 return self._done(action)
             except Lost:
                 self._in_transaction = False
-                if not (repeats and was_connected):
+                if self._is_interrupted or not (repeats and was_connected):
                     raise
             return self._done(action)
 
@@ -319,24 +323,35 @@ def open_for_reading(dsn: str) -> PostgresConnection:
     return connection
 
 
-def is_journal(dsn: str) -> bool:
+def is_there(dsn: str) -> bool:
     """Whether a journal is in a database.
 
     Raises:
-        JournalOpenError: That cannot be found out.
+        JournalOpenError: Something else is there, or that cannot be found out.
+        JournalVersionError: A newer version of the library has written it.
     """
     connection = PostgresConnection(dsn, None)
     try:
         with told_as(connection.path):
             return not connection.is_new()
+    finally:
+        connection.close()
+
+
+def is_journal(dsn: str) -> bool:
+    """Whether a journal is in a database, of whatever version, and not something else.
+
+    Raises:
+        JournalOpenError: That cannot be found out.
+    """
+    try:
+        return is_there(dsn)
     except JournalVersionError:
         return True
     except JournalOpenError as error:
         if isinstance(error.__cause__, Trouble):
             raise
-        return False  # something else
-    finally:
-        connection.close()
+        return False
 
 
 def _connected(connection: PostgresConnection) -> PostgresConnection:
@@ -372,7 +387,8 @@ async def _outcome(action: Action[Any], connection: Any) -> Any:
     try:
         return await action(connection)
     except Exception as error:
-        if connection.is_closed() or not hasattr(error, "sqlstate"):
+        state = getattr(error, "sqlstate", None)
+        if connection.is_closed() or state is None or state in ELSEWHERE:
             raise
         return Failed(error)
 
@@ -382,11 +398,15 @@ def _trouble(error: Exception) -> Trouble:
     if isinstance(error, Trouble):
         return error
     text = clean(error_text(error)) or type(error).__name__
+    if type(error).__name__ == "InternalClientError":  # its text is about asyncpg's own states
+        text = "the connection to the server was lost"
     state = getattr(error, "sqlstate", None)
     if state is None:  # of the network, or of asyncpg's own: the connection was closed
-        is_lost = isinstance(error, OSError) or "clos" in text
+        is_of_asyncpg = type(error).__module__.startswith("asyncpg.")
+        is_lost = is_of_asyncpg and not isinstance(error, ValueError)  # those are of arguments
+        is_lost |= isinstance(error, OSError)
         return Lost(text) if is_lost else Trouble(text)
-    if state.startswith(("08", "57P")):
+    if state.startswith(("08", "57P")) or state in ELSEWHERE:
         return Lost(text)
     return Trouble(text, passes=state.startswith(PASSING), is_damage=state in DAMAGE)
 

@@ -29,6 +29,8 @@ MARK = f"antflow journal, format {FORMAT}"
 LOCK = 0x616E744A
 """``antJ``: the upper half of the key of the lock; the lower one is the schema."""
 
+MOST_TRIES = 5
+
 LONGEST_NAME = 63
 """Bytes of a connection's name."""
 
@@ -157,9 +159,12 @@ class Tenancy:
 
     async def _take_lock(self, connection: Any) -> None:
         key = LOCK << 32 | self._schema
-        if await connection.fetchval("SELECT pg_try_advisory_lock($1)", key):
-            return
-        holder = await connection.fetchrow(HOLDER, LOCK, self._schema)
+        holder = None
+        for _ in range(MOST_TRIES):
+            if await connection.fetchval("SELECT pg_try_advisory_lock($1)", key):
+                return
+            if (holder := await connection.fetchrow(HOLDER, LOCK, self._schema)) is not None:
+                break  # else it has just been given back
         if holder is not None and holder["application_name"] == self.name:
             # The connection that we have lost, and the server has not noticed.
             await connection.execute("SELECT pg_terminate_backend($1)", holder["pid"])

@@ -8,7 +8,7 @@ A column of PostgreSQL has one type, and that of keys and values is ``text``:
 - a key is JSON: ``5``, ``"5"``; bytes are ``{"$bytes":"…"}`` (base64), which no other key is;
 - a value that is bytes, a pickle, is ``base64:…``;
 - a text that PostgreSQL cannot keep, because of NUL or half of a surrogate pair, or that begins
-  like one of these two, is ``escaped:`` and a JSON string.
+  like one of these two, is ``escaped:`` and the text with escapes of Python.
 
 The checksum of a row is that of the values that are read back. So a row is the same as in SQLite.
 """
@@ -149,7 +149,7 @@ def kept_text(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if "\0" in value or value.startswith((BYTES, ESCAPED)) or not is_encodable(value):
-        return ESCAPED + json.dumps(value)
+        return ESCAPED + value.encode("unicode_escape").decode("ascii")
     return value
 
 
@@ -162,7 +162,7 @@ def value_of(value: Any) -> Any:
     """What is kept so; other values as they are."""
     if isinstance(value, str):
         if value.startswith(ESCAPED):
-            return json.loads(value.removeprefix(ESCAPED))
+            return value.removeprefix(ESCAPED).encode("ascii").decode("unicode_escape")
         if value.startswith(BYTES):
             return b64decode(value.removeprefix(BYTES))
     return value

@@ -128,6 +128,8 @@ class JournalReader:
         self._connection = open_for_reading(path)
         try:
             with told_as(self.path):
+                if codec.name == "pickle":
+                    self._connection.refuse_untrusted()
                 if self._connection.is_new():  # killed as it was made
                     raise JournalOpenError(f"journal {self.path!r}: it is empty")
             found = self._rows("SELECT id, codec, created FROM journal")

@@ -50,6 +50,14 @@ class Remote:
         """Seconds since it could be read last, if it cannot."""
         return monotonic() - self._since if self.stalled else 0.0
 
+    async def opened(self) -> None:
+        """Wait until it is open.
+
+        Raises:
+            JournalError: It cannot be opened.
+        """
+        await self._opened()
+
     async def look_up(self, keys: Sequence[ItemKey]) -> None:
         """Read what is known of items; a look-up that follows at once is answered from that.
 

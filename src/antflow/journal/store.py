@@ -30,6 +30,7 @@ from antflow.journal.codec import Codec
 from antflow.journal.codec_choice import codec_of
 from antflow.journal.connections import Connection, Reads
 from antflow.journal.databases import connect_again, open_for_writing
+from antflow.journal.file import told_as
 from antflow.journal.inputs import Inputs
 from antflow.journal.item_keys import ItemKey, content_key, item_key
 from antflow.journal.journal import Journal
@@ -86,6 +87,10 @@ class JournalStore:
             self._remote = Remote(begins, goes_on, self._journal.on_error == "pause")
         else:
             goes_on(*begins())
+
+    def opening(self) -> Wait:
+        """Wait until a database is open."""
+        return None if self._remote is None else self._remote.opened()
 
     def look_up(self, envelopes: Sequence[Envelope]) -> Wait:
         """Read what `recall` is going to ask of a database."""
@@ -244,7 +249,7 @@ class JournalStore:
         """Open the journal, and begin a run, in whatever thread."""
         connection = open_for_writing(self._journal._place, self._journal.durability)
         if self._codec.name == "pickle":
-            connection.refuse_untrusted()
+            _refuse_untrusted(connection)
         return connection, begin_run(connection, self._codec.name, facts, stages)
 
     def _go(
@@ -318,6 +323,15 @@ class JournalStore:
             self._rows.go_on(known.envelope.key, row, had_ended=member.has_outcome)
         elif not member.has_outcome:  # the program was killed just before it was written
             self._rows.complete(row, known.envelope)
+
+
+def _refuse_untrusted(connection: Connection) -> None:
+    try:
+        with told_as(connection.path):
+            connection.refuse_untrusted()
+    except BaseException:
+        connection.close()
+        raise
 
 
 async def _until_ended(writer: Writer, wait: Wait) -> None:

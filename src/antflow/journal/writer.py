@@ -41,6 +41,9 @@ MOST_AT_ONCE = 10_000
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """Seconds to wait before a transaction that failed is tried again."""
 
+LAST_PATIENCE = 5.0
+"""Seconds that a run which is being cancelled waits for a server that does not answer."""
+
 LONGEST_FLUSH = 10.0
 """Seconds that the end of the program waits for what is not written yet."""
 
@@ -221,6 +224,8 @@ class WriterThread(Writer):
     def give_up(self) -> None:
         """From now on, give up when rows cannot be written, rather than try again."""
         self._is_late.set()
+        if self._connection is not None:
+            self._loop.call_later(LAST_PATIENCE, self._connection.interrupt)
 
     def end(self) -> Wait:
         """Write what is left, and close the database, even if nothing waits for that."""
