@@ -13,6 +13,7 @@ from antflow._core.stage import Stage
 from antflow._core.version import __version__
 from antflow.journal import schema
 from antflow.journal.file import UNREADABLE, JournalConnection, as_journal_error
+from antflow.journal.stage_code import changed_stages, keep_code
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +25,14 @@ class Begun:
         run: The number of the run.
         stages: The numbers of its stages, in their order.
         next_item: The number of the next new item.
+        changed: Names of stages that have other source than before, and results from earlier runs.
     """
 
     journal: str
     run: int
     stages: Sequence[int]
     next_item: int
+    changed: Sequence[str]
 
 
 def begin_run(
@@ -82,5 +85,7 @@ def _begun(
         numbers += connection.execute(schema.STAGE_NUMBER, (recipe,)).fetchone()
     run = (facts.run_id, facts.pipeline, socket.gethostname(), os.getpid(), __version__)
     number = connection.execute(schema.BEGIN_RUN, (*run, facts.started_wall)).lastrowid or 0
+    changed = changed_stages(connection, numbers, stages)
+    keep_code(connection, number, numbers, stages)
     (most,) = connection.execute("SELECT max(item) FROM items").fetchone()
-    return Begun(journal, number, numbers, (most or 0) + 1)
+    return Begun(journal, number, numbers, (most or 0) + 1, changed)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from antflow._core.errors import JournalCorruptError, JournalOpenError
-from antflow.journal import schema
+from antflow.journal import schema, stage_code
 from antflow.journal.file import JournalConnection, open_for_reading, open_for_writing, told_as
 from antflow.journal.schema import is_sound
 
@@ -88,6 +88,10 @@ def _copied(old: JournalConnection, new: JournalConnection, repairs: bool) -> Co
         rows = old.execute(f"SELECT * FROM {table}").fetchall()  # noqa: S608 - a name of ours
         _put(new, table, rows)
         copied.rows[table] = len(rows)
+    with suppress(sqlite3.DatabaseError):  # there is none, or it is damaged: nothing depends on it
+        rows = old.execute("SELECT * FROM code").fetchall()
+        new.execute(stage_code.TABLE)
+        _put(new, "code", rows)
     known: set[int] = set()
     for table in SEALED:
         damaged: list[int] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from antflow._core.errors import JournalCorruptError, JournalError, JournalOpenError
@@ -19,6 +19,7 @@ from antflow.journal.item_keys import id_of_key
 from antflow.journal.kept_errors import read_error
 from antflow.journal.recall import ItemRow
 from antflow.journal.schema import is_sound
+from antflow.journal.stage_code import FORMS, IS_THERE
 from antflow.journal.stage_lines import StageLines
 
 __all__ = ["JournalInfo", "JournalReader", "JournalRun"]
@@ -78,6 +79,8 @@ class JournalInfo:
         outcomes: Outcome → how many items ended so.
         in_flight: How many items are accepted and have no outcome: those that the next run goes on
             with.
+        code_forms: Stage → how many forms its source had in these runs, if more than one. Results
+            of all of them are used.
     """
 
     path: str
@@ -91,6 +94,7 @@ class JournalInfo:
     made: int
     outcomes: dict[str, int]
     in_flight: int
+    code_forms: dict[str, int] = field(default_factory=dict[str, int])
 
     def __str__(self) -> str:
         counts = [f"{count:,} {outcome}" for outcome, count in self.outcomes.items()]
@@ -102,6 +106,10 @@ class JournalInfo:
                 f"{counted(self.runs, 'run')}, {self.size_bytes / 1e6:,.1f} MB",
                 f"stages: {', '.join(self.stages)}",
                 ", ".join(counts),
+                *(
+                    f"the code of {stage} had {forms} forms; results of all of them are used"
+                    for stage, forms in self.code_forms.items()
+                ),
             )
         )
 
@@ -173,6 +181,7 @@ class JournalReader:
             made=self._count("SELECT count(*) FROM items WHERE root IS NOT NULL"),
             outcomes=outcomes,
             in_flight=pending,
+            code_forms=dict(self._rows(FORMS)) if self._count(IS_THERE) else {},
         )
 
     def results(self) -> Iterator[PipelineResult[Any]]:

@@ -76,6 +76,12 @@ class JournalStore:
         connection = open_for_writing(journal.path, journal.durability)
         begun = begin_run(connection, self._codec.name, facts, stages)
         self.id = begun.journal
+        for name in begun.changed:
+            warn(
+                "the code of stage %s has changed since the last run with this journal; its "
+                "earlier results are used; give it another version= to redo them",
+                clean(safe_repr(name)),
+            )
         self._last = len(stages) - 1
         positions = {number: position for position, number in enumerate(begun.stages)}
         self._recall = Recall(connection, self._codec, positions, self._last, journal.retry_failed)
