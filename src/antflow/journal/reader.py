@@ -7,7 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from antflow._core.errors import JournalCorruptError, JournalError, JournalOpenError
+from antflow._core.errors import (
+    ItemCancelled,
+    JournalCorruptError,
+    JournalError,
+    JournalOpenError,
+)
 from antflow._core.failures import FailureBook
 from antflow._core.result import PipelineResult
 from antflow._core.snapshot import ErrorSummary
@@ -28,6 +33,10 @@ FILES = ("", "-wal", "-shm")
 """Suffixes of the files of a journal."""
 
 PENDING = "outcomes.item IS NULL AND NOT (items.root IS NOT NULL AND items.stage IN ({last}))"
+PENDING_MADE = (
+    "EXISTS (SELECT 1 FROM items AS made LEFT JOIN outcomes AS ended ON ended.item = made.item "
+    "WHERE made.root = items.item AND ended.item IS NULL AND made.stage NOT IN ({last}))"
+)
 MADE_LAST = "outcomes.item IS NULL AND items.root IS NOT NULL AND items.stage IN ({last})"
 COMPLETED = f"outcomes.outcome = 'completed' OR ({MADE_LAST})"
 JOINED = "FROM items LEFT JOIN outcomes ON outcomes.item = items.item"
@@ -217,6 +226,32 @@ class JournalReader:
             entered = self._entered(item, lines.before(stage))
             result = self._result(item, lines, stage, entered, attempts)
             result.error = read_error(error).as_error()
+            yield result
+
+    def unfinished(self) -> Iterator[PipelineResult[Any]]:
+        """The items that were fed and have not ended, in the order in which they were accepted.
+
+        A run goes on with an item when it is fed again. Those that nothing else has any more, as
+        they came from a queue, are fed from here; give such items ids, as equal ones without ids
+        cannot be told apart:
+
+        ```python
+        for result in reader.unfinished():
+            await run.feed([result.input], result.stage)
+        ```
+
+        Each is told as cancelled. Its ``input`` is the item as it was fed, and its ``stage`` the
+        one that it was fed to.
+
+        Raises:
+            JournalCorruptError: As in `results`, and so are the others.
+        """
+        lines = self._lines()
+        for item, _ in self._joined(
+            f"items.root IS NULL AND (({PENDING}) OR {PENDING_MADE})", lines
+        ):
+            result = self._result(item, lines, item.stage, item.input, 0)
+            result.error = ItemCancelled("it has not ended yet")
             yield result
 
     def ids(self) -> Iterator[tuple[Any, str | None]]:

@@ -180,6 +180,10 @@ class JournalStore:
         stalled = "" if writer.stalled is None else str(writer.stalled)
         return JournalState(self._journal.path, writer.waiting, writer.behind, stalled)
 
+    def all_kept(self) -> Wait:
+        """Wait for the commit of all rows so far; with ``max_unflushed``, of all but these."""
+        return self._writer.durable()
+
     def retry_later(self, keys: Iterable[tuple[int, tuple[int, ...]]] | None) -> None:
         """Failed items are run again in a later run."""
         if self._writer.error is None:
