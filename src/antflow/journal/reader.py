@@ -29,6 +29,9 @@ from antflow.journal.stage_lines import StageLines
 
 __all__ = ["JournalInfo", "JournalReader", "JournalRun"]
 
+AT_A_TIME = 500
+"""Items that are read with one query."""
+
 FILES = ("", "-wal", "-shm")
 """Suffixes of the files of a journal."""
 
@@ -197,8 +200,8 @@ class JournalReader:
         """The results of items that were completed, in the order in which items were accepted.
 
         Each has the id, value, stage, attempts and input that it had in its run, and as its
-        ``sequence_id`` its number in the journal. As long as this goes on, it reads the journal as
-        it was when it began.
+        ``sequence_id`` its number in the journal. Items that are accepted after this has begun are
+        not among them.
 
         Raises:
             JournalCorruptError: A row is damaged.
@@ -322,16 +325,26 @@ class JournalReader:
     def _joined(
         self, which: str, lines: StageLines
     ) -> Iterator[tuple[ItemRow, tuple[Any, ...] | None]]:
-        """Items with their outcomes, if they have one."""
+        """Items with their outcomes, if they have one.
+
+        Some are read at a time: while a query is open, nothing of the WAL can be used again, and a
+        run would make it longer and longer.
+        """
         columns = len(ItemRow._fields)
-        query = f"SELECT items.*, outcomes.* {JOINED} WHERE {which} ORDER BY items.item"
-        with told_as(self.path):
-            for row in self._connection.execute(query.format(last=_listed(lines.last))):
+        query = (
+            f"SELECT items.*, outcomes.* {JOINED} WHERE ({which}) AND items.item > ? "
+            f"AND items.item <= ? ORDER BY items.item LIMIT {AT_A_TIME}"
+        ).format(last=_listed(lines.last))
+        [(last,)] = self._rows("SELECT max(item) FROM items")
+        after = -1
+        while rows := self._rows(query, after, last):
+            for row in rows:
                 item, outcome = row[:columns], row[columns:]
                 self._check("items", item)
                 if outcome[0] is not None:
                     self._check("outcomes", outcome)
                 yield ItemRow(*item), None if outcome[0] is None else outcome
+            after = rows[-1][0]
 
     def _entered(self, item: ItemRow, before: Sequence[int]) -> Any:
         """What entered a stage, as it is kept: what one of those before it returned, or the item.
