@@ -657,7 +657,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         *,
         key: Key | None = None,
     ) -> None:
-        """Take in items, waiting for room as often as it takes.
+        """Take in items, waiting for room as often as it takes; see `RunHandle.feed`.
 
         Inside a run (a task, a callback) the items go into that run; else into the one begun with
         `start`, which is begun if there was none yet. Code that was started inside a run and

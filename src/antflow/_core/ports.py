@@ -170,6 +170,14 @@ class Memory(Store, Protocol):
         """How far it has got, in whatever thread; ``None`` if no run has it open."""
         ...
 
+    def all_kept(self) -> Wait:
+        """Wait until all that it was told is kept, as surely as the results of stages are.
+
+        Raises:
+            Exception: It can keep nothing any more.
+        """
+        ...
+
     def retry_later(self, keys: Iterable[tuple[int, tuple[int, ...]]] | None) -> None:
         """Items that failed are not to blame: run them again in a later run.
 

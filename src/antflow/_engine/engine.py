@@ -288,11 +288,14 @@ class Engine:
         priority: int = DEFAULT_PRIORITY,
         key: Key | None = None,
     ) -> None:
-        """Take in items by hand: see `Intake.feed`."""
+        """Take in items by hand: see `Intake.feed`. Then the run's memory has them."""
         if isinstance(items, AsyncIterable):
             await self.intake.feed_async(items, stage, priority, key)
         else:
             await self.intake.feed(items, stage, priority, key)
+        if (memory := self.run.memory) is not None and (wait := memory.all_kept()) is not None:
+            await wait
+            memory.all_kept()  # raises if they could not be kept
 
     def drain(self) -> None:
         """Take in nothing more, not even from the run's own tasks, and let the rest finish."""

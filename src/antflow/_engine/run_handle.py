@@ -92,6 +92,10 @@ class RunHandle(Generic[Out]):
     ) -> None:
         """Take in items, waiting for room as often as it takes.
 
+        With a journal, all of them are in it when this returns, so that a message of a queue can be
+        acknowledged then: see `JournalReader.unfinished`. Whatever is fed meanwhile shares the
+        commit; feeding several items at once, or in several tasks, takes hardly longer than one.
+
         Args:
             items: As in `Pipeline.run`.
             target_stage: The stage to begin with; ``None`` = the first.
@@ -100,6 +104,7 @@ class RunHandle(Generic[Out]):
 
         Raises:
             PipelineError: The run was joined or shut down, perhaps while this was waiting for room.
+            JournalError: The journal cannot keep them.
             ValueError: There is no such stage, or ``key`` is not allowed.
             TypeError: ``items`` cannot be iterated, or would be taken apart; or ``priority`` is not
                 a whole number.

@@ -14,6 +14,7 @@ from antflow._core.version import __version__
 from antflow.journal import schema
 from antflow.journal.connections import Connection
 from antflow.journal.file import told_as
+from antflow.journal.stage_code import changed_stages, keep_code
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +26,14 @@ class Begun:
         run: The number of the run.
         stages: The numbers of its stages, in their order.
         next_item: The number of the next new item.
+        changed: Names of stages that have other source than before, and results from earlier runs.
     """
 
     journal: str
     run: int
     stages: Sequence[int]
     next_item: int
+    changed: Sequence[str]
 
 
 def begin_run(
@@ -82,7 +85,10 @@ def _begun(connection: Connection, codec: str, facts: RunFacts, stages: Sequence
     run = (facts.run_id, facts.pipeline, socket.gethostname(), os.getpid(), __version__)
     number = _next(connection, "SELECT max(run) FROM runs")
     connection.execute(schema.BEGIN_RUN, (number, *run, facts.started_wall))
-    return Begun(journal, number, numbers, _next(connection, "SELECT max(item) FROM items"))
+    changed = changed_stages(connection, numbers, stages)
+    keep_code(connection, number, numbers, stages)
+    next_item = _next(connection, "SELECT max(item) FROM items")
+    return Begun(journal, number, numbers, next_item, changed)
 
 
 def _next(connection: Connection, query: str) -> int:

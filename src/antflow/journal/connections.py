@@ -76,10 +76,6 @@ class Connection(Reads, Protocol):
         """Execute a statement with many rows."""
         ...
 
-    def scan(self, query: str) -> Iterator[Any]:
-        """The rows of a query that may find many, as they are when it begins."""
-        ...
-
     def write(self, rows: Sequence[Row]) -> None:
         """Write rows in one transaction, in their order: all of them, or none."""
         ...
@@ -98,6 +94,14 @@ class Connection(Reads, Protocol):
 
     def is_new(self) -> bool:
         """Whether it has no tables yet."""
+        ...
+
+    def has_table(self, name: str) -> bool:
+        """Whether it has a table of this name."""
+        ...
+
+    def make_table(self, statement: str) -> None:
+        """Make a table, if there is none of this name."""
         ...
 
     def make_tables(self) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,6 +93,10 @@ def _copied(old: Connection, new: Connection, repairs: bool) -> Copied:
         rows = old.execute(f"SELECT * FROM {table}").fetchall()  # noqa: S608 - a name of ours
         _put(new, table, rows)
         copied.rows[table] = len(rows)
+    with suppress(sqlite3.DatabaseError):  # it is damaged: nothing depends on it
+        if old.has_table("code"):
+            new.make_table(schema.CODE)
+            _put(new, "code", old.execute("SELECT * FROM code").fetchall())
     known: set[int] = set()
     for table in SEALED:
         damaged: list[int] = []

@@ -98,14 +98,19 @@ class JournalConnection(sqlite3.Connection):
         """Whether it has no tables yet."""
         return bool(self.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,))
 
+    def has_table(self, name: str) -> bool:
+        """Whether it has a table of this name."""
+        query = "SELECT count(*) FROM sqlite_master WHERE name = ?"
+        return bool(self.execute(query, (name,)).fetchone() == (1,))
+
+    def make_table(self, statement: str) -> None:
+        """Make a table, if there is none of this name."""
+        self.execute(statement)
+
     def make_tables(self) -> None:
         """Make the tables of a new journal."""
         for statement in schema.SCHEMA:
             self.execute(statement)
-
-    def scan(self, query: str) -> Iterator[Any]:
-        """The rows of a query that may find many, as they are when it begins."""
-        return iter(self.execute(query))
 
     def write(self, rows: Sequence[Row]) -> None:
         """Write rows in one transaction, in their order: all of them, or none."""
@@ -137,7 +142,8 @@ class JournalConnection(sqlite3.Connection):
 
     def shrink(self) -> None:
         """Give back the space of what was deleted."""
-        self.execute("PRAGMA incremental_vacuum").fetchall()
+        # It goes on a page at each step, and `execute` takes one step where no rows come.
+        self.executescript("PRAGMA incremental_vacuum")
         self.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def again(self, durability: Durability) -> JournalConnection:

@@ -24,6 +24,8 @@ class Plan:
         seconds: How long the run would take, by the mean durations in the journal and the workers;
             ``None`` if a stage that is needed has none yet. Items that are still to be made from
             others are not in it.
+        changed_code: Names of stages whose source has changed since the last run, and whose results
+            are used all the same.
     """
 
     items: int
@@ -32,6 +34,7 @@ class Plan:
     goes_on: Mapping[str, int]
     again: Mapping[str, int]
     seconds: float | None
+    changed_code: tuple[str, ...] = ()
 
     @property
     def to_run(self) -> int:
@@ -50,6 +53,11 @@ class Plan:
             f"  {count:,} go on in stage {clean(stage)}" for stage, count in self.goes_on.items()
         ]
         lines += [f"  {count:,} again: {clean(why)}" for why, count in self.again.items()]
+        lines += [
+            f"  the code of {clean(stage)} has changed since, and its results are used; another "
+            "version= would redo them"
+            for stage in self.changed_code
+        ]
         if self.to_run:
             lines.append(_time_text(self.seconds))
         return "\n".join(lines)

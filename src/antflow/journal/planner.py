@@ -22,6 +22,7 @@ from antflow.journal.journal import Journal
 from antflow.journal.kept_errors import read_error
 from antflow.journal.plan import Plan
 from antflow.journal.recall import Found, Recall
+from antflow.journal.stage_code import changed_stages
 
 DURATIONS = (
     "SELECT name, sum(count), sum(total) FROM (SELECT stage, count(*) AS count, "
@@ -53,6 +54,7 @@ class Planner:
         self._visits: Counter[int] = Counter()
         self._items = self._new = 0
         self._recall: Recall | None = None
+        self._changed: Sequence[str] = ()
         if is_there(journal._place):
             self._connection = open_for_reading(journal._place)
             try:
@@ -96,7 +98,8 @@ class Planner:
     def plan(self) -> Plan:
         """What a run of the items that were looked at would do."""
         settled, goes_on, again = map(dict, (self._settled, self._goes_on, self._again))
-        return Plan(self._items, settled, self._new, goes_on, again, self._seconds())
+        seconds, changed = self._seconds(), tuple(self._changed)
+        return Plan(self._items, settled, self._new, goes_on, again, seconds, changed)
 
     def _recall_of(self, connection: Connection) -> Recall | None:
         """What reads the items; ``None`` if the journal was killed as it was made."""
@@ -112,6 +115,9 @@ class Planner:
             for (number,) in connection.execute(schema.STAGE_NUMBER, (recipe,)):
                 positions[number] = position
         last = len(self._stages) - 1
+        numbers = {position: number for number, position in positions.items()}
+        in_order = [numbers.get(position) for position in range(last + 1)]
+        self._changed = changed_stages(connection, in_order, self._stages)
         reads = connection.beside(positions, last)
         return Recall(reads, self._codec, positions, last, self._journal.retry_failed)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -35,7 +35,7 @@ from antflow._postgres.server import Server
 from antflow.journal.connections import Durability, Row, Trouble
 from antflow.journal.file import told_as
 from antflow.journal.postgres_lock import HERE, NAMES, SYNCHRONOUS, Lost, Tenancy
-from antflow.journal.postgres_text import TABLES, batches, numbered, read_rows
+from antflow.journal.postgres_text import TABLES, batches, made_of, numbered, read_rows
 from antflow.journal.read_ahead import ReadAhead
 
 Answer = TypeVar("Answer")
@@ -103,7 +103,6 @@ class PostgresConnection:
         self._process = os.getpid()
         self._lock = threading.RLock()
         self._in_transaction = self._is_interrupted = False
-        self._scans = 0
         self._beside: PostgresConnection | None = None
         self._tenancy = Tenancy(self.path, durability)
         settings = {"application_name": self._tenancy.name}
@@ -129,22 +128,6 @@ class PostgresConnection:
             query, _ = numbered(statement, [None] * len(values[0]))
             self._do(lambda connection: connection.executemany(query, values))
 
-    def scan(self, query: str) -> Iterator[tuple[Any, ...]]:
-        """The rows of a query that may find many, as they are when it begins."""
-        statement, arguments = numbered(query, ())
-        self._scans += 1
-        try:
-            if self._scans == 1:
-                self.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            cursor = self._do(lambda connection: connection.cursor(statement, *arguments))
-            while rows := self._do(lambda _: cursor.fetch(ROWS_AT_ONCE)):
-                yield from read_rows(rows)
-        finally:
-            self._scans -= 1
-            if not self._scans and os.getpid() == self._process:
-                with suppress(Trouble):
-                    self.execute("ROLLBACK")
-
     def write(self, rows: Sequence[Row]) -> None:
         """Write rows in one transaction, in their order."""
         parts = list(batches(rows))
@@ -164,8 +147,16 @@ class PostgresConnection:
 
     def is_new(self) -> bool:
         """Whether it has no tables yet."""
-        query = f"SELECT count(*) FROM pg_class WHERE {HERE} AND relname = 'journal'"  # noqa: S608
-        return bool(self.execute(query).fetchone() == (0,))
+        return not self.has_table("journal")
+
+    def has_table(self, name: str) -> bool:
+        """Whether it has a table of this name."""
+        query = f"SELECT count(*) FROM pg_class WHERE {HERE} AND relname = ?"  # noqa: S608
+        return bool(self.execute(query, (name,)).fetchone() == (1,))
+
+    def make_table(self, statement: str) -> None:
+        """Make a table, if there is none of this name."""
+        self.execute(made_of(statement))
 
     def make_tables(self) -> None:
         """Make the tables of a new journal."""

@@ -37,6 +37,7 @@ KEYS: Final = {
     "to_retry": "item",
     "attempts": "item, stage, run, attempt, task, at",
     "checkpoints": "item, stage",
+    "code": "stage, hash",
 }
 """Table → what makes a row of it one of a kind."""
 
@@ -50,11 +51,15 @@ TYPES: Final = {
     "TEXT": "text",
 }
 
+
+def made_of(statement: str) -> str:
+    """The statement that makes a table, with the types that it has here."""
+    return re.sub("|".join(TYPES), lambda found: TYPES[found[0]], statement)
+
+
 TABLES: Final = (
-    *(
-        re.sub("|".join(TYPES), lambda found: TYPES[found[0]], statement)
-        for statement in schema.SCHEMA
-    ),
+    *map(made_of, schema.SCHEMA),
+    made_of(schema.CODE).replace("IF NOT EXISTS ", ""),
     # A row is written again if it is not known whether it was. That makes no second one.
     f"CREATE UNIQUE INDEX attempts_once ON attempts ({KEYS['attempts']})",
     "CREATE UNIQUE INDEX journal_once ON journal (id)",
@@ -187,8 +192,8 @@ def _as_it_is(value: Any) -> Any:
 
 
 def _columns() -> Iterator[tuple[str, dict[str, Convert]]]:
-    for statement in schema.SCHEMA:
-        if (found := re.match(r"CREATE TABLE (\w+)", statement)) is not None:
+    for statement in (*schema.SCHEMA, schema.CODE):
+        if (found := re.match(r"CREATE TABLE (?:IF NOT EXISTS )?(\w+)", statement)) is not None:
             converts: dict[str, Convert] = {}
             for name, kind in re.findall(r"^    (\w+) (\w+)", statement, re.MULTILINE):
                 if name == "key":

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from antflow._core.errors import JournalCorruptError, JournalError, JournalOpenError
+from antflow._core.errors import (
+    ItemCancelled,
+    JournalCorruptError,
+    JournalError,
+    JournalOpenError,
+)
 from antflow._core.failures import FailureBook
 from antflow._core.result import PipelineResult
 from antflow._core.snapshot import ErrorSummary
@@ -20,11 +25,19 @@ from antflow.journal.item_keys import id_of_key
 from antflow.journal.kept_errors import read_error
 from antflow.journal.recall import ItemRow
 from antflow.journal.schema import is_sound
+from antflow.journal.stage_code import FORMS
 from antflow.journal.stage_lines import StageLines
 
 __all__ = ["JournalInfo", "JournalReader", "JournalRun"]
 
+AT_A_TIME = 500
+"""Items that are read with one query."""
+
 PENDING = "outcomes.item IS NULL AND NOT (items.root IS NOT NULL AND items.stage IN ({last}))"
+PENDING_MADE = (
+    "EXISTS (SELECT 1 FROM items AS made LEFT JOIN outcomes AS ended ON ended.item = made.item "
+    "WHERE made.root = items.item AND ended.item IS NULL AND made.stage NOT IN ({last}))"
+)
 MADE_LAST = "outcomes.item IS NULL AND items.root IS NOT NULL AND items.stage IN ({last})"
 COMPLETED = f"outcomes.outcome = 'completed' OR ({MADE_LAST})"
 JOINED = "FROM items LEFT JOIN outcomes ON outcomes.item = items.item"
@@ -76,6 +89,8 @@ class JournalInfo:
         outcomes: Outcome → how many items ended so.
         in_flight: How many items are accepted and have no outcome: those that the next run goes on
             with.
+        code_forms: Stage → how many forms its source had in these runs, if more than one. Results
+            of all of them are used.
     """
 
     path: str
@@ -89,6 +104,7 @@ class JournalInfo:
     made: int
     outcomes: dict[str, int]
     in_flight: int
+    code_forms: dict[str, int] = field(default_factory=dict[str, int])
 
     def __str__(self) -> str:
         counts = [f"{count:,} {outcome}" for outcome, count in self.outcomes.items()]
@@ -100,6 +116,10 @@ class JournalInfo:
                 f"{counted(self.runs, 'run')}, {self.size_bytes / 1e6:,.1f} MB",
                 f"stages: {', '.join(self.stages)}",
                 ", ".join(counts),
+                *(
+                    f"the code of {stage} had {forms} forms; results of all of them are used"
+                    for stage, forms in self.code_forms.items()
+                ),
             )
         )
 
@@ -174,14 +194,15 @@ class JournalReader:
             made=self._count("SELECT count(*) FROM items WHERE root IS NOT NULL"),
             outcomes=outcomes,
             in_flight=pending,
+            code_forms=dict(self._rows(FORMS)) if self._connection.has_table("code") else {},
         )
 
     def results(self) -> Iterator[PipelineResult[Any]]:
         """The results of items that were completed, in the order in which items were accepted.
 
         Each has the id, value, stage, attempts and input that it had in its run, and as its
-        ``sequence_id`` its number in the journal. As long as this goes on, it reads the journal as
-        it was when it began.
+        ``sequence_id`` its number in the journal. Items that are accepted after this has begun are
+        not among them.
 
         Raises:
             JournalCorruptError: A row is damaged.
@@ -209,6 +230,32 @@ class JournalReader:
             entered = self._entered(item, lines.before(stage))
             result = self._result(item, lines, stage, entered, attempts)
             result.error = read_error(error).as_error()
+            yield result
+
+    def unfinished(self) -> Iterator[PipelineResult[Any]]:
+        """The items that were fed and have not ended, in the order in which they were accepted.
+
+        A run goes on with an item when it is fed again. Those that nothing else has any more, as
+        they came from a queue, are fed from here; give such items ids, as equal ones without ids
+        cannot be told apart:
+
+        ```python
+        for result in reader.unfinished():
+            await run.feed([result.input], result.stage)
+        ```
+
+        Each is told as cancelled. Its ``input`` is the item as it was fed, and its ``stage`` the
+        one that it was fed to.
+
+        Raises:
+            JournalCorruptError: As in `results`, and so are the others.
+        """
+        lines = self._lines()
+        for item, _ in self._joined(
+            f"items.root IS NULL AND (({PENDING}) OR {PENDING_MADE})", lines
+        ):
+            result = self._result(item, lines, item.stage, item.input, 0)
+            result.error = ItemCancelled("it has not ended yet")
             yield result
 
     def ids(self, *, fed_only: bool = False) -> Iterator[tuple[Any, str | None]]:
@@ -283,16 +330,26 @@ class JournalReader:
     def _joined(
         self, which: str, lines: StageLines
     ) -> Iterator[tuple[ItemRow, tuple[Any, ...] | None]]:
-        """Items with their outcomes, if they have one."""
+        """Items with their outcomes, if they have one.
+
+        Some are read at a time: while a query is open, nothing of the WAL can be used again, and a
+        run would make it longer and longer.
+        """
         columns = len(ItemRow._fields)
-        query = f"SELECT items.*, outcomes.* {JOINED} WHERE {which} ORDER BY items.item"
-        with told_as(self.path):
-            for row in self._connection.scan(query.format(last=_listed(lines.last))):
+        query = (
+            f"SELECT items.*, outcomes.* {JOINED} WHERE ({which}) AND items.item > ? "
+            f"AND items.item <= ? ORDER BY items.item LIMIT {AT_A_TIME}"
+        ).format(last=_listed(lines.last))
+        [(last,)] = self._rows("SELECT max(item) FROM items")
+        after = -1
+        while rows := self._rows(query, after, last):
+            for row in rows:
                 item, outcome = row[:columns], row[columns:]
                 self._check("items", item)
                 if outcome[0] is not None:
                     self._check("outcomes", outcome)
                 yield ItemRow(*item), None if outcome[0] is None else outcome
+            after = rows[-1][0]
 
     def _entered(self, item: ItemRow, before: Sequence[int]) -> Any:
         """What entered a stage, as it is kept: what one of those before it returned, or the item.

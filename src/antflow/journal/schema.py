@@ -103,6 +103,16 @@ CREATE TABLE checkpoints (           -- the last of each item and stage
 )
 """The statements that make the tables."""
 
+CODE: Final = """
+CREATE TABLE IF NOT EXISTS code (    -- which source a stage had
+    stage INTEGER NOT NULL,
+    hash TEXT NOT NULL,              -- of the text of its tasks
+    run INTEGER NOT NULL,            -- the last one that it had this in
+    PRIMARY KEY (stage, hash)
+) STRICT
+""".strip()
+"""The statement that makes one more table, which old journals lack."""
+
 NEW_JOURNAL: Final = "INSERT INTO journal VALUES (?,?,?,?)"
 STAGE: Final = "INSERT INTO stages VALUES (?,?,?,?,?)"
 STAGE_NUMBER: Final = "SELECT stage FROM stages WHERE recipe = ?"

@@ -209,6 +209,14 @@ class JournalStore:
         stalled = "" if writer.stalled is None else str(writer.stalled)
         return JournalState(self._journal.path, writer.waiting, writer.behind, stalled)
 
+    def all_kept(self) -> Wait:
+        """Wait for the commit of all rows so far; with ``max_unflushed``, of all but these."""
+        if not self._is_open:
+            return None
+        if self._writer.error is not None:
+            raise self._writer.error
+        return self._writer.durable()
+
     def retry_later(self, keys: Iterable[tuple[int, tuple[int, ...]]] | None) -> None:
         """Failed items are run again in a later run."""
         if self._is_open and self._writer.error is None:
@@ -257,6 +265,12 @@ class JournalStore:
     ) -> Reads:
         """Go on with the run that was begun."""
         self.id = begun.journal
+        for name in begun.changed:
+            warn(
+                "the code of stage %s has changed since the last run with this journal; its "
+                "earlier results are used; give it another version= to redo them",
+                clean(safe_repr(name)),
+            )
         self._last = len(stages) - 1
         positions = {number: position for position, number in enumerate(begun.stages)}
         reads = connection.beside(positions, self._last)
