@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from antflow._core.envelope import Envelope
 from antflow._core.ledger import ItemKey
@@ -35,6 +35,27 @@ class Held:
 
     item: int
     root: int | None
+
+
+class Completed(NamedTuple):
+    """A visit after which an item goes on, as a `Transition` says it.
+
+    Attributes:
+        key: The item's name in its run.
+        stage: Index of the stage.
+        attempt: Number of the try, from 1; 0 if it was not tried.
+        duration: Seconds of the visit.
+        mono: When it ended, in seconds of the run's monotonic clock.
+    """
+
+    key: ItemKey
+    stage: int
+    attempt: int
+    duration: float
+    mono: float
+
+
+Visit = Transition | Completed
 
 
 class RunRows:
@@ -118,7 +139,7 @@ class RunRows:
 
     # Steps
 
-    def result(self, step: Transition, value: Any) -> Wait:
+    def result(self, step: Visit, value: Any) -> Wait:
         """An item came out of a stage, and goes on to the next."""
         row = (
             self.held[step.key].item,
@@ -156,7 +177,7 @@ class RunRows:
 
     # Ends
 
-    def completed(self, step: Transition, value: Any) -> Wait:
+    def completed(self, step: Visit, value: Any) -> Wait:
         """An item came out of the last stage."""
         return self._end(step, "completed", self._result(step, value))
 
@@ -221,7 +242,7 @@ class RunRows:
         self._writer.put(schema.OUTCOME, row)
 
     def _end(
-        self, step: Transition, outcome: str, value: str | bytes | None, error: str | None = None
+        self, step: Visit, outcome: str, value: str | bytes | None, error: str | None = None
     ) -> Wait:
         row = (
             self.held.pop(step.key).item,
@@ -237,7 +258,7 @@ class RunRows:
         self._writer.put(schema.OUTCOME, row)
         return self._writer.durable()
 
-    def _result(self, step: Transition, value: Any) -> str | bytes:
+    def _result(self, step: Visit, value: Any) -> str | bytes:
         return self._text_of(self._codecs[step.stage].encode(value))
 
     def _text_of(self, data: bytes) -> str | bytes:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import groupby, islice
 from operator import itemgetter
+from queue import SimpleQueue
 from time import monotonic
 from typing import Any
 from weakref import WeakSet
@@ -206,7 +207,7 @@ class WriterThread(Writer):
         self._put = 0
         self._committed = 0
         self._all_committed = monotonic()
-        self._wake = threading.Event()
+        self._wake: SimpleQueue[None] = SimpleQueue()  # rung in C, unlike an `Event`
         self._is_awake = False
         self._is_ending = False
         self._is_late = threading.Event()
@@ -232,9 +233,12 @@ class WriterThread(Writer):
         Raises:
             JournalError: The writer has given up.
         """
-        super().put(statement, row)
+        if self.error is not None:
+            raise self.error
+        self._rows.append((statement, row))
         self._put += 1
-        self._wake_up()
+        if not self._is_awake:
+            self._wake_up()
 
     def durable(self, most: int | None = None) -> Wait:
         """Wait until all rows so far are committed; ``None`` if no more than ``most`` are not.
@@ -260,7 +264,7 @@ class WriterThread(Writer):
         future = self._loop.create_future()
         self._ends.append(future)
         self._is_ending = True
-        self._wake.set()
+        self._wake.put(None)
         if self._has_ended:  # the thread may have released the others already
             _release([future])
         return future
@@ -268,7 +272,7 @@ class WriterThread(Writer):
     def _wake_up(self) -> None:
         if not self._is_awake:
             self._is_awake = True
-            self._wake.set()
+            self._wake.put(None)
 
     # In the thread
 
@@ -282,8 +286,7 @@ class WriterThread(Writer):
             self._call_soon(self._on_broken, broken)
             self._call_soon(_release, _taken(self._waiters))
             while not self._is_ending:  # the run may be reading what is closed then
-                self._wake.wait()
-                self._wake.clear()
+                self._wake.get()
         try:
             if self._connection is not None:
                 self._connection.close()
@@ -295,8 +298,7 @@ class WriterThread(Writer):
             atexit.unregister(self._flush_at_exit)
 
     def _write_some(self, connection: JournalConnection) -> None:
-        self._wake.wait()
-        self._wake.clear()
+        self._wake.get()
         self._is_awake = False
         waiters = _taken(self._waiters)  # first: the rows that they wait for are there already
         began = monotonic()
@@ -306,7 +308,8 @@ class WriterThread(Writer):
         except BaseException:
             self._waiters.extend(waiters)  # the run is told before they are released
             raise
-        self._call_soon(_release, waiters)
+        if waiters:  # else the event loop sleeps on: woken early, it would sleep longer afterwards
+            self._call_soon(_release, waiters)
 
     def _write(self, connection: JournalConnection, rows: Sequence[Row]) -> None:
         pause = FIRST_PAUSE
@@ -336,7 +339,7 @@ class WriterThread(Writer):
         self._is_exiting = True
         self._is_late.set()
         self._is_ending = True
-        self._wake.set()
+        self._wake.put(None)
         self._thread.join(LONGEST_FLUSH)
 
 
