@@ -140,6 +140,14 @@ class Memory(Store, Protocol):
         """
         ...
 
+    def completed(self, envelope: Envelope, value: Any, began: float, now: float) -> Wait:
+        """Keep that an item has completed a stage with this value, in a visit that began then.
+
+        `record` with COMPLETED, without a `Transition`: nearly every visit ends so. The envelope is
+        still as it was in the stage.
+        """
+        ...
+
     def count_settled(
         self, ids: Sequence[str | int], raws: Sequence[Any], stage: int
     ) -> Counted | None:

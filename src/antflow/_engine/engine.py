@@ -167,7 +167,7 @@ class Engine:
             count(1 if books is None else books.next_number),
             store,
             listeners,
-            skips_starts=memory is not None,
+            memory=memory,
         )
         entrance = Entrance(run, self.supervisor, self.settlement, self._listeners, store, memory)
         known: KnownInputs | None = None

@@ -179,10 +179,10 @@ class Identity:
         return envelope
 
     def ask(self, was_given: Callable[[Any], bool]) -> None:
-        """Ask a function too whether an id was given already. For before the first item."""
+        """From now on, ask a function too whether an id was given already."""
         renames = self._brought is self._given
-        self._given = _AskedIds(was_given)
-        self._brought = self._given if renames else _AskedIds(was_given)
+        self._given = _AskedIds(self._given, was_given)
+        self._brought = self._given if renames else _AskedIds(self._brought, was_given)
 
     def are_free(self, ids: Sequence[str | int]) -> bool:
         """Whether these ids are all different, and none is known here to have been given."""
@@ -405,11 +405,12 @@ class _AskedIds(set[Any]):
     """Ids that were given: those in the set, and those of which a function says so.
 
     Args:
+        ids: Those in the set.
         was_given: The function of an id.
     """
 
-    def __init__(self, was_given: Callable[[Any], bool]) -> None:
-        super().__init__()
+    def __init__(self, ids: Iterable[Any], was_given: Callable[[Any], bool]) -> None:
+        super().__init__(ids)
         self._was_given = was_given
 
     def __contains__(self, key: object) -> bool:

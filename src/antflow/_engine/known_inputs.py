@@ -43,7 +43,7 @@ class KnownInputs:
         self._supervisor = supervisor
         self._identity = identity
         self._memory = memory
-        identity.ask(self._was_counted)
+        self._has_counted = False
 
     def envelopes(
         self,
@@ -99,6 +99,9 @@ class KnownInputs:
             raise PipelineError("the store could not be read") from error
         if counted is None:
             return None
+        if not self._has_counted:
+            self._has_counted = True
+            self._identity.ask(self._was_counted)
         for outcome, count in counted.ended.items():
             self._recalled.add(outcome, is_input=True, count=count)
         return counted.others

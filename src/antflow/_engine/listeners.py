@@ -10,7 +10,7 @@ from antflow._core.envelope import Envelope
 from antflow._core.events import TaskEventType
 from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.observers import RunEnd
-from antflow._core.ports import Guard, Listener, Store, TellTask
+from antflow._core.ports import Guard, Listener, Memory, Store, TellTask
 from antflow._core.run_facts import RunFacts
 from antflow._core.stage import Stage
 from antflow._core.step import Step
@@ -37,7 +37,8 @@ class Listeners:
         numbers: Gives each transition its number.
         store: Keeps transitions, or ``None``.
         listeners: Hear of each step.
-        skips_starts: Whether the store is not told of ADMITTED and STARTED.
+        memory: The store, if it knows items of earlier runs. It is told of completed visits in
+            its own way, and not of ADMITTED and STARTED.
 
     Attributes:
         started: Reports that a worker began with an item. This and the next two take what the
@@ -65,7 +66,7 @@ class Listeners:
         store: Store | None = None,
         listeners: Sequence[Listener] = (),
         *,
-        skips_starts: bool = False,
+        memory: Memory | None = None,
     ) -> None:
         self._facts = facts
         self._guard = guard
@@ -73,7 +74,8 @@ class Listeners:
         self._interrupt = interrupt
         self._numbers = numbers
         self._store = store
-        self._keeps_starts = store is not None and not skips_starts
+        self._memory = memory
+        self._keeps_starts = store is not None and memory is None
         self._listeners = tuple(listeners)
         self._is_closed = False
         self.rewire()
@@ -87,7 +89,8 @@ class Listeners:
             self._keep_started if self._keeps_starts else None,
         )
         self.completed = self._telling(
-            [(each.name, each.completed) for each in heard], self._keep_completed
+            [(each.name, each.completed) for each in heard],
+            self._keep_completed if self._memory is None else self._memorise_completed,
         )
         self.ended = self._telling([(each.name, each.ended) for each in heard], self._keep)
         self.tasks = {}
@@ -141,6 +144,8 @@ class Listeners:
     def _telling(self, told: Told, keep: Tell | None = None) -> Tell | None:
         """One function that tells the store and all of these; ``None`` without any."""
         if keep is not None and self._store is not None:
+            if not told:
+                return keep
             return lambda *what: both(keep(*what), self._tell(told, *what))
         if len(told) != 1:
             return partial(self._tell, told) if told else None
@@ -180,6 +185,16 @@ class Listeners:
         self, envelope: Envelope, worker: WorkerBook, value: Any, began: float, now: float
     ) -> Wait:
         return self._keep(Step(Kind.COMPLETED, envelope, worker, now, began=began, value=value))
+
+    def _memorise_completed(
+        self, envelope: Envelope, worker: WorkerBook, value: Any, began: float, now: float
+    ) -> Wait:
+        assert self._memory is not None
+        try:
+            return self._memory.completed(envelope, value, began, now)
+        except Exception as failure:
+            self._on_broken_store(failure)
+            return None
 
     def _keep(self, step: Step) -> Wait:
         assert self._store is not None

@@ -48,6 +48,8 @@ MOST_LEVELS = 100
 MOST_BITS = 2_000
 """Larger ints are written in base 16, since Python may refuse to read longer decimal numbers."""
 
+SMALL_INT = 2**63
+
 _KEYS = frozenset({str})
 _LEAVES = frozenset({str, int, float, bool, type(None)})
 
@@ -85,7 +87,8 @@ class JsonCodec:
         Raises:
             NotSerialisable: It has something in it that would not come back the same.
         """
-        return self._encoded(value, self._in_order)
+        data = _leaf_text(value)
+        return self._encoded(value, self._in_order) if data is None else data
 
     def canonical(self, value: Any) -> bytes:
         """Return the text that all equal values have: keys are sorted. For hashes.
@@ -93,7 +96,8 @@ class JsonCodec:
         Raises:
             NotSerialisable: As in `encode`.
         """
-        return self._encoded(value, self._canonical)
+        data = _leaf_text(value)
+        return self._encoded(value, self._canonical) if data is None else data
 
     def decode(self, data: bytes) -> Any:
         """Return the value of a text.
@@ -183,6 +187,15 @@ def _is_plain(value: Any, levels: int) -> bool:
         else type(part) in _LEAVES
         for part in parts
     )
+
+
+def _leaf_text(value: Any) -> bytes | None:
+    """The text of most ints and strs: the same with every writer. ``None`` = ask one."""
+    if type(value) is int and -SMALL_INT < value < SMALL_INT:
+        return b"%d" % value
+    if type(value) is str and value.isascii():
+        return json_encoder.encode_basestring(value).encode()
+    return None
 
 
 def json_writer(sorts: bool) -> Writer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from antflow._core.envelope import Envelope
 from antflow._core.ledger import ItemKey
@@ -33,6 +33,27 @@ class Held:
 
     item: int
     root: int | None
+
+
+class Completed(NamedTuple):
+    """A visit after which an item goes on, as a `Transition` says it.
+
+    Attributes:
+        key: The item's name in its run.
+        stage: Index of the stage.
+        attempt: Number of the try, from 1; 0 if it was not tried.
+        duration: Seconds of the visit.
+        mono: When it ended, in seconds of the run's monotonic clock.
+    """
+
+    key: ItemKey
+    stage: int
+    attempt: int
+    duration: float
+    mono: float
+
+
+Visit = Transition | Completed
 
 
 class RunRows:
@@ -115,7 +136,7 @@ class RunRows:
 
     # Steps
 
-    def result(self, step: Transition, value: Any) -> Wait:
+    def result(self, step: Visit, value: Any) -> Wait:
         """An item came out of a stage, and goes on to the next."""
         row = (
             self.held[step.key].item,
@@ -153,7 +174,7 @@ class RunRows:
 
     # Ends
 
-    def completed(self, step: Transition, value: Any) -> Wait:
+    def completed(self, step: Visit, value: Any) -> Wait:
         """An item came out of the last stage."""
         return self._end(step, "completed", self._values.result(step.stage, value))
 
@@ -230,9 +251,7 @@ class RunRows:
         row = (item, "completed", self._stages[stage], value, 0, 0.0, None, now, self._run)
         self._writer.put(schema.OUTCOME, row)
 
-    def _end(
-        self, step: Transition, outcome: str, value: Cell | None, error: str | None = None
-    ) -> Wait:
+    def _end(self, step: Visit, outcome: str, value: Cell | None, error: str | None = None) -> Wait:
         row = (
             self.held.pop(step.key).item,
             outcome,

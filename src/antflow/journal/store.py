@@ -38,7 +38,7 @@ from antflow.journal.kept_values import KeptValues
 from antflow.journal.omitted import Omitted
 from antflow.journal.recall import ItemRow, Member, Recall
 from antflow.journal.remote import Remote
-from antflow.journal.run_rows import RunRows
+from antflow.journal.run_rows import Completed, RunRows
 from antflow.journal.settled import Settled
 from antflow.journal.writer import Writer, WriterThread
 
@@ -168,6 +168,18 @@ class JournalStore:
                 self._rows.accept(envelope)
         return self._writer.durable(max(MOST_ADMITTED, self._journal.max_unflushed))
 
+    def completed(self, envelope: Envelope, value: Any, began: float, now: float) -> Wait:
+        """Keep that an item has completed a stage."""
+        if self._writer.error is not None:
+            raise self._writer.error
+        rows, key = self._rows, envelope.key
+        if key not in rows.held:
+            return None  # it has no key
+        attempts = max(envelope.attempts, 0)
+        step = Completed(key, envelope.position, attempts, now - began, now)
+        keep = rows.completed if step.stage == self._last else rows.result
+        return keep(step, value)
+
     def record(self, transition: Transition, value: Any) -> Wait:
         """Keep a transition."""
         if not self._is_open:
@@ -179,9 +191,6 @@ class JournalStore:
             return rows.made(transition, value)
         if transition.key not in rows.held:
             return None  # it could not be read, or has no key
-        if kind is Kind.COMPLETED:
-            is_last = transition.stage == self._last
-            return rows.completed(transition, value) if is_last else rows.result(transition, value)
         if kind is Kind.FAILED:
             if transition.worker >= 0:
                 rows.attempt(transition)

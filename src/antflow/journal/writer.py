@@ -2,8 +2,9 @@
 
 They are written in a thread. While a transaction is committed, further rows gather; they are the
 next one. So nothing waits for a batch to fill, and the more there is to write, the more share one
-commit. In an event loop with virtual time they are written at once, so that a run with a journal
-can be tested as fast, and repeats as exactly, as any other.
+commit. Only rows for which nothing waits gather for some milliseconds. In an event loop with
+virtual time rows are written at once, so that a run with a journal can be tested as fast, and
+repeats as exactly, as any other.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import islice
+from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any
 from weakref import WeakSet
@@ -37,6 +39,9 @@ Connect = Callable[[], Connection]
 
 MOST_AT_ONCE = 10_000
 """Rows in one transaction."""
+
+GATHERING = 0.005
+"""Seconds for which rows gather if nothing waits for them: each commit disturbs the event loop."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """Seconds to wait before a transaction that failed is tried again."""
@@ -176,8 +181,8 @@ class WriterThread(Writer):
         self._put = 0
         self._committed = 0
         self._all_committed = monotonic()
-        self._wake = threading.Event()
-        self._is_awake = False
+        self._wake: SimpleQueue[None] = SimpleQueue()  # rung in C, unlike an `Event`
+        self._is_awake = self._is_urgent = False
         self._is_ending = False
         self._is_late = threading.Event()
         self._loop = asyncio.get_running_loop()
@@ -202,9 +207,13 @@ class WriterThread(Writer):
         Raises:
             JournalError: The writer has given up.
         """
-        super().put(statement, row)
+        if self.error is not None:
+            raise self.error
+        self._rows.append((statement, row))
         self._put += 1
-        self._wake_up()
+        if not self._is_awake:
+            self._is_awake = True
+            self._wake.put(None)
 
     def durable(self, most: int | None = None) -> Wait:
         """Wait until all rows so far are committed; ``None`` if no more than ``most`` are not.
@@ -216,7 +225,9 @@ class WriterThread(Writer):
             return None
         future = self._loop.create_future()
         self._waiters.append(future)
-        self._wake_up()  # the rows may have been committed meanwhile
+        if not self._is_urgent:
+            self._is_urgent = True
+            self._wake.put(None)
         if self.error is not None:  # the thread may have released the others already
             _release([future])
         return future
@@ -232,15 +243,10 @@ class WriterThread(Writer):
         future = self._loop.create_future()
         self._ends.append(future)
         self._is_ending = True
-        self._wake.set()
+        self._wake.put(None)
         if self._has_ended:  # the thread may have released the others already
             _release([future])
         return future
-
-    def _wake_up(self) -> None:
-        if not self._is_awake:
-            self._is_awake = True
-            self._wake.set()
 
     # In the thread
 
@@ -254,8 +260,7 @@ class WriterThread(Writer):
             self._call_soon(self._on_broken, broken)
             self._call_soon(_release, _taken(self._waiters))
             while not self._is_ending:  # the run may be reading what is closed then
-                self._wake.wait()
-                self._wake.clear()
+                self._wake.get()
         try:
             if self._connection is not None:
                 self._connection.close()
@@ -267,10 +272,12 @@ class WriterThread(Writer):
             atexit.unregister(self._flush_at_exit)
 
     def _write_some(self, connection: Connection) -> None:
-        self._wake.wait()
-        self._wake.clear()
-        self._is_awake = False
-        waiters = _taken(self._waiters)  # first: the rows that they wait for are there already
+        self._wake.get()
+        if not (self._is_urgent or self._is_ending):
+            with suppress(Empty):  # nothing waits for these rows
+                self._wake.get(timeout=GATHERING)
+        self._is_awake = self._is_urgent = False  # first: what comes later rings again
+        waiters = _taken(self._waiters)  # next: the rows that they wait for are there already
         began = monotonic()
         try:
             self._write_all(connection)
@@ -278,7 +285,8 @@ class WriterThread(Writer):
         except BaseException:
             self._waiters.extend(waiters)  # the run is told before they are released
             raise
-        self._call_soon(_release, waiters)
+        if waiters:  # else the event loop sleeps on: woken early, it would sleep longer afterwards
+            self._call_soon(_release, waiters)
 
     def _write(self, connection: Connection, rows: Sequence[Row]) -> None:
         pause = FIRST_PAUSE
@@ -308,7 +316,7 @@ class WriterThread(Writer):
         self._is_exiting = True
         self._is_late.set()
         self._is_ending = True
-        self._wake.set()
+        self._wake.put(None)
         self._thread.join(LONGEST_FLUSH)
 
 
