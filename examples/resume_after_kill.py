@@ -4,7 +4,8 @@ python examples/resume_after_kill.py
 
 The service, at the end of this file, counts its calls and sometimes says "too fast". The job asks
 it in two stages that share a limit, and keeps a journal. It runs in a process of its own, which is
-killed with SIGKILL: as by the system when memory runs out.
+killed with SIGKILL: as by the system when memory runs out. A number behind the command is that of
+the items; there are 3000 without one.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from antflow import Limit, Pipeline, RetryAfter, Stage
 
-ITEMS, WORKERS = 3_000, 20
+WORKERS = 20
 
 requests = Limit(concurrency=30)
 
@@ -30,7 +31,7 @@ async def call(port: int, line: str) -> str:
     return answer
 
 
-async def job(port: int, journal: str) -> None:
+async def job(port: int, journal: str, items: int) -> None:
     async def ask(number: int) -> str:
         return await call(port, f"ask {number}")
 
@@ -38,7 +39,7 @@ async def job(port: int, journal: str) -> None:
         return await call(port, f"rate {answer}")
 
     stages = [Stage(task.__name__, WORKERS, [task], limits=[requests]) for task in (ask, rate)]
-    results = await Pipeline(stages).run(range(ITEMS), journal=journal)
+    results = await Pipeline(stages).run(range(items), journal=journal)
     print(f"{results}, {results.resumed:,} resumed", flush=True)
 
 
@@ -60,14 +61,14 @@ class Service:
         writer.close()
 
 
-async def main() -> None:
+async def main(items: int) -> None:
     service = Service()
     server = await asyncio.start_server(service.serve, "127.0.0.1")
     port = str(server.sockets[0].getsockname()[1])
     with tempfile.TemporaryDirectory() as folder:
-        command = (sys.executable, __file__, port, str(Path(folder, "run.db")))
+        command = (sys.executable, __file__, str(items), port, str(Path(folder, "run.db")))
         killed = await asyncio.create_subprocess_exec(*command)
-        while len(service.calls) < 0.6 * 2 * ITEMS:
+        while len(service.calls) < 0.6 * 2 * items:
             await asyncio.sleep(0.01)
         killed.send_signal(signal.SIGKILL)
         await killed.wait()
@@ -77,9 +78,10 @@ async def main() -> None:
     paid = sum(service.calls.values())
     twice = paid - len(service.calls)
     print(f"{len(service.calls):,} calls were needed; {twice} of them were paid for twice")
-    assert len(service.calls) == 2 * ITEMS
+    assert len(service.calls) == 2 * items
     assert twice <= 2 * WORKERS
 
 
 if __name__ == "__main__":
-    asyncio.run(job(int(sys.argv[1]), sys.argv[2]) if len(sys.argv) > 1 else main())
+    items, *told = sys.argv[1:] or ["3000"]
+    asyncio.run(job(int(told[0]), told[1], int(items)) if told else main(int(items)))

@@ -442,3 +442,44 @@ def test_a_line_stays_whose_value_is_not_in_the_journal(folder: Path, suffix: st
     lines = objects_of(antflow("journal", "results", "run.db", "--json").stdout)
     assert [line["value"].get("why") for line in lines] == [None, "too large", None, "too large"]
     assert lines[1]["value"]["type"] == "Omitted"
+
+
+SECRETIVE = """
+from antflow import Pipeline, Stage
+from antflow.journal import Journal
+
+def redact(value, what, stage):
+    if isinstance(value, dict):
+        return value | {"token": "***"}
+    return value.replace("s3cr3t", "***") if isinstance(value, str) else value
+
+class Backwards:
+    name = "backwards"
+    def encode(self, value): return repr(value)[::-1].encode()
+    def decode(self, data): return eval(data.decode()[::-1])
+
+async def ask(item):
+    return {"n": item["n"], "token": item["token"]}
+
+options = {"redact": redact, "codec": Backwards(), "max_result": 100}
+pipeline = Pipeline([Stage("Ask", 1, [ask])], journal=Journal("own.db", **options))
+"""
+
+
+def test_the_options_of_the_pipelines_own_journal_hold(folder: Path) -> None:
+    """Only the file is another: no secret reaches it, and its codec keeps and reads it."""
+    (folder / "secretive.py").write_text(SECRETIVE, "utf-8")
+    (folder / "items.jsonl").write_text(
+        "".join(json.dumps({"n": n, "token": "s3cr3t"}) + "\n" for n in range(3))
+    )
+    told = ["run", "secretive.py:pipeline", "--items", "items.jsonl", "--out", "out.jsonl"]
+    told += ["--journal=run.db", "--dashboard=none"]
+    assert antflow(*told).exit_code == 0
+    out = (folder / "out.jsonl").read_text()
+    assert out.count("s3cr3t") == 3
+    data = (folder / "run.db").read_bytes()
+    assert (b"s3cr3t" in data, b"t3rc3s" in data, b"nekot" in data) == (False, False, True)
+    again = antflow(*told)
+    assert (again.exit_code, "3 of them in earlier runs" in again.stderr) == (0, True)
+    assert (folder / "out.jsonl").read_text() == out
+    assert not (folder / "own.db").exists()

@@ -18,6 +18,7 @@ from antflow.cli.refusals import refuse
 if TYPE_CHECKING:
     from antflow.cli.kept_file import KeptFile
     from antflow.cli.result_rows import ResultRows
+    from antflow.journal.codec import Codec
     from antflow.journal.journal import Journal
     from antflow.journal.reader import JournalReader
 
@@ -98,6 +99,13 @@ class Keeping:
             path, retry_failed=True if ALL in retried else retried or False
         )
         self.is_new: bool = is_new
+        self._codec: Codec | None = None
+
+    def take_over(self, own: Journal | None) -> None:
+        """Keep it as the pipeline's own journal says, if that has one: without its secrets."""
+        if own is not None:
+            retried = self.journal.retry_failed or own.retry_failed
+            self.journal = own.moved_to(self.journal).retrying(retried)
 
     def reader(self) -> JournalReader:
         """Open it to read it."""
@@ -105,10 +113,13 @@ class Keeping:
 
     def id_of(self, content: Any) -> str:
         """The id of an item that brings none."""
+        from antflow.journal.codec_choice import codec_of
         from antflow.journal.item_keys import content_key
-        from antflow.journal.json_codec import JsonCodec
 
-        return content_key(content, JsonCodec())
+        if self._codec is None:
+            journal = self.journal
+            self._codec = codec_of(journal.codec, journal.path, journal.trusted)
+        return content_key(content, self._codec)
 
     def results_file(self, path: str, old: Old, rows: ResultRows | None) -> KeptFile:
         """The file of the items that were completed."""

@@ -268,6 +268,8 @@ def command(
         metrics = Metrics(told, named)
         stack.callback(metrics.close)
         pipeline = find_pipeline(target, app_dir)
+        if keeping is not None:
+            keeping.take_over(pipeline._journal)
         stack.enter_context(warnings_shown())
         kinds = tuple(chain.from_iterable(stop_on))
         tell_unknown_errors(kinds)

@@ -188,6 +188,12 @@ class Journal:
         """Open it to read it: see `open`."""
         return Journal.open(self._place, codec=self.codec, trusted=self.trusted)
 
+    def moved_to(self, other: Journal) -> Journal:
+        """The place of another journal, with the options of this one."""
+        moved = object.__new__(Journal)
+        moved.__dict__ |= self.__dict__ | {"path": other.path, "_place": other._place}
+        return moved
+
     def retrying(self, retry_failed: RetryFailed) -> Journal:
         """The same journal, with other items to run again."""
         other = object.__new__(Journal)
