@@ -147,7 +147,8 @@ class RunOptions(EngineOptions, total=False):
             page, or Markdown if its name ends in ``.md``. See `antflow.sinks.ReportSink`.
         journal: A file in which the run keeps what it has done. If an earlier run kept the same
             file, this one goes on where that ended: items that had an outcome are not run again,
-            and the others go on after the last stage that they had completed. A path, or an
+            and the others go on after the last stage that they had completed. A path, the address
+            of a PostgreSQL database (``"postgresql://user@host/name"``), or an
             `antflow.journal.Journal` with options. Items are known by their ids; without one, by
             what they are.
     """

@@ -8,7 +8,7 @@ AntFlowError
 │   ├── WouldDeadlockError                a task fed more back than there is room for
 │   ├── TooManyFailures                   stopped by max_failures or stop_on: .results
 │   ├── JournalError                      a journal cannot be used as asked
-│   │   ├── JournalOpenError (OSError)    the file is something else, or cannot be opened
+│   │   ├── JournalOpenError (OSError)    it is something else, or cannot be opened
 │   │   ├── JournalInUseError             another run writes to it
 │   │   ├── JournalVersionError (ValueError) its format is a newer one
 │   │   ├── JournalCorruptError (ValueError) it is damaged

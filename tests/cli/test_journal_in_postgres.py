@@ -96,8 +96,8 @@ def test_a_journal_is_copied_and_pruned_in_a_database(
     postgres: PostgresServer, address: str
 ) -> None:
     """To a file, to another schema, and back; what is old goes."""
-    code, text = run(address)
-    assert code == 1, text
+    code, said = run(address)
+    assert code == 1, said
     other = postgres.schema()
     for target in ("copy.db", other):
         told = antflow("journal", "copy", address, target)
@@ -119,8 +119,8 @@ def test_a_journal_is_copied_and_pruned_in_a_database(
     for place in (other, "copy.db"):
         for path in ("out.jsonl", "failed.jsonl"):
             Path(path).unlink()
-        code, text = run(place)
-        assert code == 1, text
+        code, said = run(place)
+        assert code == 1, said
         assert len(Path("out.jsonl").read_text().splitlines()) == 5
 
 

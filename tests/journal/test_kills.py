@@ -39,13 +39,13 @@ def test_10_000_kills_lose_nothing_and_repeat_little() -> None:
 @pytest.mark.usefixtures("postgres")  # skipped where it is not installed
 def test_kills_of_a_run_with_a_journal_in_a_database_lose_nothing() -> None:
     """No outcome is lost or changes, and little is repeated."""
-    killed(40, 240, "--journal", "postgres")
+    killed(25, 240, "--journal", "postgres")
 
 
 @pytest.mark.usefixtures("postgres")
 def test_kills_of_the_server_of_a_journal_lose_and_repeat_nothing() -> None:
     """A run goes on, however often and at whatever moment its server is killed."""
-    killed(5, 240, "--journal", "postgres", "--server")
+    killed(4, 240, "--journal", "postgres", "--server")
 
 
 @pytest.mark.slow

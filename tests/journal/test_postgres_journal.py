@@ -27,11 +27,11 @@ from antflow.exceptions import (
     JournalVersionError,
     JournalWriteError,
 )
-from antflow.journal import Journal
+from antflow.journal import Journal, schema
 from antflow.journal.copies import copy_journal
 from antflow.journal.databases import open_for_writing
 from antflow.journal.item_keys import item_key
-from antflow.journal.postgres_text import kept_key, kept_text, kept_value, key_of, value_of
+from antflow.journal.postgres_text import batches, kept_key, kept_text, kept_value, key_of, value_of
 from antflow.sinks import PostgresSink
 from tests.journal.crashing import rows_of
 from tests.journal.test_resuming import Calls, run, two_stages
@@ -479,6 +479,36 @@ def test_the_password_is_in_no_message(postgres: PostgresServer, address: str) -
         shown = [repr(journal), journal.path, repr(reader), reader.path, str(reader.info)]
     assert not any(secret in text for text in shown)
     assert f"search_path={address.rpartition('=')[2]}" in repr(journal)
+
+
+def test_attempts_that_are_written_again_are_there_once(address: str) -> None:
+    """As all rows, if the answer to a commit was lost."""
+    calls = Calls()
+    calls.broken = {("Put", 2)}
+    run(two_stages(calls), [1, 2], address)
+    attempts = rows_of(address, "SELECT * FROM attempts")
+    assert len(attempts) == 1
+    with closing(open_for_writing(address)) as connection:
+        row = connection.execute("SELECT * FROM attempts").fetchone()
+        for _ in range(2):
+            connection.write([(schema.ATTEMPT, row[:-1])])
+    assert rows_of(address, "SELECT * FROM attempts") == attempts
+
+
+def test_rows_of_a_transaction_keep_their_order_where_it_counts() -> None:
+    """Rows of one table go together, but not past a statement that deletes."""
+    result, outcome = (1, 1, "7", 1, 0.5, 1), (1, "completed", 1, "7", 1, 0.5, None, 0.0, 1)
+    rows: list[Any] = [
+        *((schema.RESULT, result), (schema.OUTCOME, outcome), (schema.RESULT, (2, *result[1:]))),
+        (schema.FORGET_OUTCOME, {"item": 1}),
+        *((schema.OUTCOME, outcome), (schema.RESULT, result)),
+    ]
+    parts = [(query.split()[2], len(values)) for query, values in batches(rows)]
+    assert parts == [
+        *(("results", 2), ("outcomes", 1)),
+        ("outcomes", 1),
+        *(("outcomes", 1), ("results", 1)),
+    ]
 
 
 # Values

@@ -202,7 +202,7 @@ class JournalError(PipelineError):
 
 
 class JournalOpenError(JournalError, OSError):
-    """A file cannot be a journal: it holds something else, or its folder does not allow it."""
+    """A file or database cannot be a journal: it holds something else, or cannot be opened."""
 
 
 class JournalInUseError(JournalError):
@@ -222,7 +222,7 @@ class JournalWriteError(JournalError, OSError):
 
 
 class JournalForkError(JournalError):
-    """A forked process used the journal of its parent; SQLite's files would be damaged by that."""
+    """A forked process used the journal of its parent, which would damage it."""
 
 
 class JournalInputMismatch(JournalError, ValueError):

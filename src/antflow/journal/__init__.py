@@ -1,4 +1,4 @@
-"""A journal: what runs have done, in one file, so that the next run goes on where one ended."""
+"""A journal: what runs have done, so that the next run goes on where one ended."""
 
 from antflow.journal.connections import Durability
 from antflow.journal.journal import (

@@ -1,4 +1,4 @@
-"""A journal as a run uses it: which file, and how."""
+"""A journal as a run uses it: which file or database, and how."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ class Journal:
             Items that failed because a run was stopped by ``stop_on`` or ``max_failures`` are run
             again by themselves.
         durability: "process": what was committed outlives the process, however it ends. "power": it
-            outlives a power failure too; each commit then waits for the disk. See the guide for
-            what they mean in PostgreSQL.
+            outlives a power failure too; each commit then waits for the disk. In PostgreSQL, each
+            always waits for the server's disk, and with "power" for its synchronous standbys too.
         max_unflushed: How many finished results may be lost if the process is killed; these stages
             run again. 0: none, each result is committed before its item moves on.
         on_input_change: If an item comes with the key of an earlier one and another input: run it
@@ -88,10 +88,10 @@ class Journal:
             if it is of an earlier one, that stage is run again if the item has to go on later.
         on_unserialisable: If the codec cannot keep a result: end the run ("error"), or leave the
             result out as if it were too large ("omit").
-        on_error: If rows cannot be written, as when the disk is full: wait and try again until they
-            can, or until the run is cancelled ("pause"), or end the run ("fail"). It ends with
-            `JournalWriteError`, which says what was not written: that is run again. An error that
-            does not pass, as when the file was removed, ends it too.
+        on_error: If rows cannot be written, as when the disk is full or a server is away: wait and
+            try again until they can, or until the run is cancelled ("pause"), or end the run
+            ("fail"). It ends with `JournalWriteError`, which says what was not written: that is run
+            again. An error that does not pass, as when the file was removed, ends it too.
 
     Attributes:
         path: The file's absolute path, or the database's address without the password.

@@ -21,7 +21,6 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import groupby
-from operator import itemgetter
 from typing import Any, Final
 
 from antflow._core.text import is_encodable
@@ -116,21 +115,14 @@ def numbered(statement: str, values: Sequence[Any] | Mapping[str, Any]) -> tuple
 def batches(rows: Sequence[tuple[str, Any]]) -> Iterator[tuple[str, list[Any]]]:
     """The rows of a transaction, by statement: each is a question to the server.
 
-    Rows of different tables may change places, but not with a statement that deletes or updates.
+    Rows of different tables may change places, but not with statements that delete or update.
     """
-    waiting: dict[str, list[Any]] = {}
-    for statement, some in groupby(rows, itemgetter(0)):
-        is_insert = statement in schema.SEALED
-        if not is_insert:
-            yield from waiting.items()
-            waiting = {}
+    for _, some in groupby(rows, lambda row: row[0] in schema.SEALED):
+        parts: dict[str, list[Any]] = {}
         for row in some:
-            query, values = numbered(statement, schema.ready(row))
-            waiting.setdefault(query, []).append(values)
-        if not is_insert:
-            yield from waiting.items()
-            waiting = {}
-    yield from waiting.items()
+            query, values = numbered(row[0], schema.ready(row))
+            parts.setdefault(query, []).append(values)
+        yield from parts.items()
 
 
 # Values

@@ -86,9 +86,11 @@ class Remote:
 
     async def _opened(self) -> ReadAhead:
         begun = await asyncio.shield(self._opening)
-        if self._reader is None:
-            self._reader = self._goes_on(*begun)
-        return self._reader
+        if self._reader is not None:
+            return self._reader
+        reader: ReadAhead = self._goes_on(*begun)
+        self._reader = reader
+        return reader
 
     async def _fetched(self, reader: ReadAhead, keys: Sequence[ItemKey]) -> Fetched:
         pause = FIRST_PAUSE
