@@ -2,8 +2,9 @@
 
 They are written in a thread. While a transaction is committed, further rows gather; they are the
 next one. So nothing waits for a batch to fill, and the more there is to write, the more share one
-commit. In an event loop with virtual time they are written at once, so that a run with a journal
-can be tested as fast, and repeats as exactly, as any other.
+commit. Only rows for which nothing waits gather for some milliseconds. In an event loop with
+virtual time rows are written at once, so that a run with a journal can be tested as fast, and
+repeats as exactly, as any other.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import groupby, islice
 from operator import itemgetter
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any
 from weakref import WeakSet
@@ -44,6 +45,9 @@ Connect = Callable[[], JournalConnection]
 
 MOST_AT_ONCE = 10_000
 """Rows in one transaction."""
+
+GATHERING = 0.005
+"""Seconds for which rows gather if nothing waits for them: each commit disturbs the event loop."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """Seconds to wait before a transaction that failed is tried again."""
@@ -208,7 +212,7 @@ class WriterThread(Writer):
         self._committed = 0
         self._all_committed = monotonic()
         self._wake: SimpleQueue[None] = SimpleQueue()  # rung in C, unlike an `Event`
-        self._is_awake = False
+        self._is_awake = self._is_urgent = False
         self._is_ending = False
         self._is_late = threading.Event()
         self._loop = asyncio.get_running_loop()
@@ -238,7 +242,8 @@ class WriterThread(Writer):
         self._rows.append((statement, row))
         self._put += 1
         if not self._is_awake:
-            self._wake_up()
+            self._is_awake = True
+            self._wake.put(None)
 
     def durable(self, most: int | None = None) -> Wait:
         """Wait until all rows so far are committed; ``None`` if no more than ``most`` are not.
@@ -250,7 +255,9 @@ class WriterThread(Writer):
             return None
         future = self._loop.create_future()
         self._waiters.append(future)
-        self._wake_up()  # the rows may have been committed meanwhile
+        if not self._is_urgent:
+            self._is_urgent = True
+            self._wake.put(None)
         if self.error is not None:  # the thread may have released the others already
             _release([future])
         return future
@@ -268,11 +275,6 @@ class WriterThread(Writer):
         if self._has_ended:  # the thread may have released the others already
             _release([future])
         return future
-
-    def _wake_up(self) -> None:
-        if not self._is_awake:
-            self._is_awake = True
-            self._wake.put(None)
 
     # In the thread
 
@@ -299,7 +301,10 @@ class WriterThread(Writer):
 
     def _write_some(self, connection: JournalConnection) -> None:
         self._wake.get()
-        self._is_awake = False
+        if not (self._is_urgent or self._is_ending):
+            with suppress(Empty):  # nothing waits for these rows
+                self._wake.get(timeout=GATHERING)
+        self._is_awake = self._is_urgent = False  # what comes later rings again
         waiters = _taken(self._waiters)  # first: the rows that they wait for are there already
         began = monotonic()
         try:
