@@ -61,6 +61,14 @@ GUARDED = (
     Guarded("W9", "times a TaskGroup with a semaphore", ("ours", "semaphore"), 20_000),
     Guarded("W11", "speed with one over speed without", ("one", "none"), 20_000),
     Guarded("W11", "speed with two over speed without", ("two", "none"), 20_000),
+    Guarded("W14", "speed with one over speed without", ("strict", "none"), 10_000),
+    Guarded("W14", "speed of resuming over speed without", ("resumed", "none"), 50_000),
+    Guarded(
+        "W14",
+        "speed of resuming shuffled over speed without",
+        ("resumed, shuffled", "none"),
+        20_000,
+    ),
 )
 
 

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -23,10 +24,10 @@ from antflow import Pipeline, RunResults, Stage
 from antflow.journal import Journal
 from benchmarks.page import PAGE, write
 from benchmarks.report import machine
-from benchmarks.sample import check
+from benchmarks.sample import check, resident_mb
 from benchmarks.tasks import STAGES, no_op
 
-ITEMS, SETTLED, ROUNDS, WORKERS = 20_000, 100_000, 3, 64
+ITEMS, SETTLED, ROUNDS, WORKERS = 20_000, 1_000_000, 3, 64
 RECORDS = STAGES + 1
 """Of one item: that it was taken in, and what each stage returned."""
 
@@ -109,18 +110,33 @@ def costs(folder: Path, items: int, rounds: int) -> list[str]:
 
 
 def resuming(folder: Path, items: int, rounds: int) -> list[str]:
-    """Measure runs of items that are all settled."""
+    """Measure runs of items that are all settled, each in a process of its own."""
     path = folder / "settled.db"
     measured(range(items), Journal(path, max_unflushed=10_000))
-    shuffled = list(range(items))
-    random.Random(1).shuffle(shuffled)
-    lines = ["| resumed, all settled | items per second |", "|---|---|"]
-    orders: dict[str, Sequence[Any]] = {"in their old order": range(items), "shuffled": shuffled}
-    for name, order in orders.items():
-        runs = [measured(order, Journal(path), resumed=items) for _ in range(rounds)]
-        rate = median(items / each.wall for each in runs)
-        lines.append(f"| {items:,} items {name} | {round(rate, -2):,.0f} |")
+    lines = ["| resumed, all settled | items per second | MB |", "|---|---|---|"]
+    for name, is_shuffled in {"in their old order": False, "shuffled": True}.items():
+        runs: list[tuple[float, float]] = []
+        for _ in range(rounds):
+            with get_context("spawn").Pool(1) as pool:
+                runs.append(pool.apply(resumed, (path, items, is_shuffled)))
+        rate = median(items / wall for wall, _ in runs)
+        memory = median(memory for _, memory in runs)
+        lines.append(f"| {items:,} items {name} | {round(rate, -2):,.0f} | {memory:.0f} |")
     return lines
+
+
+def resumed(path: Path, items: int, is_shuffled: bool) -> tuple[float, float]:
+    """Measure one such run.
+
+    Returns:
+        Seconds, and the memory of the process in MB. If the items are shuffled, the list of them is
+        a part of it.
+    """
+    order: Sequence[Any] = range(items)
+    if is_shuffled:
+        order = random.Random(1).sample(order, items)
+    cost = measured(order, Journal(path), resumed=items)
+    return cost.wall, resident_mb()
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from benchmarks.workloads import (
     displays,
     flows,
     growth,
+    journals,
     kinds,
     ladder,
     limits,
@@ -31,6 +32,7 @@ WORKLOADS: dict[str, Workload] = {
         kinds,
         ladder,
         growth,
+        journals,
     )
     for each in module.WORKLOADS
 }
