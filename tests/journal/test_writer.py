@@ -7,11 +7,13 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from antflow.journal import writer as writer_module
 from antflow.journal.file import JournalConnection, connect_again, open_for_writing
 from antflow.journal.schema import RESULT, SCHEMA
 from antflow.journal.writer import WriterThread
@@ -102,6 +104,64 @@ def test_rows_of_one_moment_share_a_commit(tmp_path: Path) -> None:
         await (writer.durable() or asyncio.sleep(0))
         await (writer.end() or asyncio.sleep(0))
         assert connection.execute("SELECT count(*) FROM results").fetchone() == (1001,)
+
+    with opened(tmp_path / "run.db") as connection:
+        asyncio.run(main(connection))
+
+
+def test_rows_gather_until_something_waits_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then they are committed at once, all together."""
+    monkeypatch.setattr(writer_module, "GATHERING", 60.0)
+
+    async def main(connection: JournalConnection) -> None:
+        commits = Commits()
+        commits.allowed.release(9)
+        writer = WriterThread(lambda: commits.connect(connection), 9, print, True, lambda: None)
+        for number in range(3):
+            writer.put(RESULT, (number, 1, "a", 1, 0.0, 1))
+            assert writer.durable() is None
+            await asyncio.sleep(0.02)
+        assert not commits.begun.acquire(blocking=False)
+        async with asyncio.timeout(10):
+            await (writer.durable(0) or asyncio.sleep(0))
+        assert commits.begun.acquire(blocking=False)
+        assert connection.execute("SELECT count(*) FROM results").fetchone() == (3,)
+        writer.put(RESULT, (3, 1, "a", 1, 0.0, 1))
+        async with asyncio.timeout(10):
+            await (writer.end() or asyncio.sleep(0))
+        assert connection.execute("SELECT count(*) FROM results").fetchone() == (4,)
+
+    with opened(tmp_path / "run.db") as connection:
+        asyncio.run(main(connection))
+
+
+def test_a_commit_for_which_nothing_waits_does_not_wake_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loop that is woken early sleeps longer afterwards, and timers are late."""
+    woken: list[str] = []
+
+    async def main(connection: JournalConnection) -> None:
+        loop = asyncio.get_running_loop()
+        wake = loop.call_soon_threadsafe
+
+        def noted(callback: Any, *args: Any) -> Any:
+            woken.append(callback.__module__)
+            return wake(callback, *args)
+
+        monkeypatch.setattr(loop, "call_soon_threadsafe", noted)
+        opens = partial(connect_again, connection, "process")
+        writer = WriterThread(opens, 9, print, True, lambda: None)
+        writer.put(RESULT, (1, 1, "a", 1, 0.0, 1))
+        async with asyncio.timeout(10):
+            while writer.waiting:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.02)
+        assert writer_module.__name__ not in woken
+        await (writer.end() or asyncio.sleep(0))
+        assert writer_module.__name__ in woken
 
     with opened(tmp_path / "run.db") as connection:
         asyncio.run(main(connection))
