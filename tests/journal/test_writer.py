@@ -137,18 +137,21 @@ def test_rows_gather_until_something_waits_for_them(
         asyncio.run(main(connection))
 
 
-def test_a_commit_for_which_nothing_waits_does_not_wake_the_event_loop(tmp_path: Path) -> None:
+def test_a_commit_for_which_nothing_waits_does_not_wake_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A loop that is woken early sleeps longer afterwards, and timers are late."""
     woken: list[str] = []
 
-    class Noted(asyncio.SelectorEventLoop):
-        def call_soon_threadsafe(  # type: ignore[override]
-            self, callback: Any, *args: Any, **more: Any
-        ) -> Any:
-            woken.append(getattr(callback, "__module__", ""))
-            return super().call_soon_threadsafe(callback, *args, **more)
-
     async def main(connection: JournalConnection) -> None:
+        loop = asyncio.get_running_loop()
+        wake = loop.call_soon_threadsafe
+
+        def noted(callback: Any, *args: Any) -> Any:
+            woken.append(callback.__module__)
+            return wake(callback, *args)
+
+        monkeypatch.setattr(loop, "call_soon_threadsafe", noted)
         opens = partial(connect_again, connection, "process")
         writer = WriterThread(opens, 9, print, True, lambda: None)
         writer.put(RESULT, (1, 1, "a", 1, 0.0, 1))
@@ -160,5 +163,5 @@ def test_a_commit_for_which_nothing_waits_does_not_wake_the_event_loop(tmp_path:
         await (writer.end() or asyncio.sleep(0))
         assert writer_module.__name__ in woken
 
-    with opened(tmp_path / "run.db") as connection, asyncio.Runner(loop_factory=Noted) as runner:
-        runner.run(main(connection))
+    with opened(tmp_path / "run.db") as connection:
+        asyncio.run(main(connection))

@@ -276,8 +276,8 @@ class WriterThread(Writer):
         if not (self._is_urgent or self._is_ending):
             with suppress(Empty):  # nothing waits for these rows
                 self._wake.get(timeout=GATHERING)
-        self._is_awake = self._is_urgent = False  # first: what comes later rings again
-        waiters = _taken(self._waiters)  # next: the rows that they wait for are there already
+        self._is_awake = self._is_urgent = False  # what comes later rings again
+        waiters = _taken(self._waiters)  # first: the rows that they wait for are there already
         began = monotonic()
         try:
             self._write_all(connection)
