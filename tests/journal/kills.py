@@ -356,7 +356,7 @@ class ServerCampaign(Campaign):
         def main() -> None:
             done.append(asyncio.run(self._shape.run(journal)))
 
-        running = threading.Thread(target=main)
+        running = threading.Thread(target=main, daemon=True)
         running.start()
         while not self._effects.path.stat().st_size:
             time.sleep(0.01)  # it must be there when the journal is opened
@@ -415,6 +415,7 @@ def main() -> None:
                 logging.disable()
                 for module in (writer, remote):
                     setattr(module, "FIRST_PAUSE", 0.05)  # noqa: B010
+                    setattr(module, "LONGEST_PAUSE", 0.2)  # noqa: B010
             began = time.monotonic()
             total = campaigns(options.kills, options.seed, server, kills_server=options.server)
     per_second = total["kills"] / (time.monotonic() - began)
