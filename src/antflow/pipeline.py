@@ -443,9 +443,10 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
                 this many seconds, then `run` returns, and ``results.stopped_by`` says why. A second
                 one, or the end of that time, cancels. For the main thread.
             on_failures: If items failed, at the end of the run: "warn" logs one line that says how
-                many, which errors and where, unless the run had a display or a tracker. It is
-                printed to standard error if the program has not set up logging. "raise" raises what
-                `RunResults.raise_for_failures` raises, in every case. "ignore" does nothing.
+                many, which errors and where, unless a display showed them, or a tracker called
+                ``on_status_change`` for each. It is printed to standard error if the program has
+                not set up logging. "raise" raises what `RunResults.raise_for_failures` raises, in
+                every case. "ignore" does nothing.
             **options: Those that `stream` and `open` have too; see `RunOptions`.
 
         Returns:
@@ -850,8 +851,10 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
     ) -> RunHandle[Any]:
         """Open a run; its results are collected unless there is a function that takes them."""
         keeps_results = self.collect_results and deliver is None
-        # A stream hands failed items to its reader; a display and a tracker show them.
-        is_silent = deliver is None and self._tracker is None
+        # A stream hands failed items to its reader; a display, or a tracker's callback, tells them.
+        # A tracker without one only answers questions.
+        is_told = self._tracker is not None and self._tracker.on_status_change is not None
+        is_silent = deliver is None and not is_told
         keeps_silent = is_silent and not is_shown
         collected = [] if collected is None else collected
         if deliver is None:
