@@ -23,6 +23,7 @@ from antflow._core.checks import (
 from antflow._core.error_kinds import ErrorKinds, check_stop_on
 from antflow._core.errors import PipelineError, StageValidationError
 from antflow._core.failure_limit import FailureLimit, check_max_failures
+from antflow._core.file_names import check_home
 from antflow._core.foreign import attribute, is_a
 from antflow._core.items import Key, check_key
 from antflow._core.log import info, warn
@@ -90,6 +91,7 @@ def check_journal(_: Refuse, __: str, journal: object) -> Any:
         return journal
     if not is_a(journal, (str, os.PathLike)) or journal == "":
         raise refusal(TypeError, "journal", journal, "must be the path of a file, or a Journal")
+    check_home("journal", cast(str, journal))
     return Journal(cast(str, journal))
 
 

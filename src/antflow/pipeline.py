@@ -447,9 +447,10 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
                 this many seconds, then `run` returns, and ``results.stopped_by`` says why. A second
                 one, or the end of that time, cancels. For the main thread.
             on_failures: If items failed, at the end of the run: "warn" logs one line that says how
-                many, which errors and where, unless the run had a display or a tracker. It is
-                printed to standard error if the program has not set up logging. "raise" raises what
-                `RunResults.raise_for_failures` raises, in every case. "ignore" does nothing.
+                many, which errors and where, unless a display showed them, or a tracker called
+                ``on_status_change`` for each. It is printed to standard error if the program has
+                not set up logging. "raise" raises what `RunResults.raise_for_failures` raises, in
+                every case. "ignore" does nothing.
             **options: Those that `stream` and `open` have too; see `RunOptions`.
 
         Returns:
@@ -872,9 +873,11 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         """Open a run; its results are collected unless there is a function that takes them."""
         keeps_results = self.collect_results and deliver is None
         reads_results = self.collect_results or deliver is not None
-        # A stream hands failed items to its reader; a display and a tracker show them.
         is_stream = deliver is not None
-        is_silent = not is_stream and self._tracker is None
+        # A stream hands failed items to its reader; a display, or a tracker's callback, tells them.
+        # A tracker without one only answers questions.
+        is_told = self._tracker is not None and self._tracker.on_status_change is not None
+        is_silent = not is_stream and not is_told
         keeps_silent = is_silent and not is_shown
         collected = [] if collected is None else collected
         if deliver is None:

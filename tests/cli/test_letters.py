@@ -160,7 +160,7 @@ def test_times_of_numpy_and_pandas_are_written_as_such() -> None:
     record = [("n", "i4"), ("at", "M8[ns]"), ("for", "m8[ns]")]
     assert plain(fine) == text
     assert plain(np.datetime64("2024-01-02T03:04:05")) == "2024-01-02T03:04:05"
-    assert plain(np.array([[fine, np.datetime64("NaT")]])) == [[text, None]]
+    assert plain(np.array([[fine, np.datetime64("NaT", "ns")]])) == [[text, None]]
     assert plain(np.array(fine)) == text
     assert plain(np.array([(1, fine, 5)], record)) == [[1, text, span]]
     assert plain(np.array([(1, fine, 5)], record)[0]) == [1, text, span]

@@ -21,6 +21,7 @@ from antflow._monitor import advice
 from antflow.cli.letters import LETTER_KEYS
 from antflow.cli.refusals import Refusal, reason_with_place
 from antflow.cli.run_command import with_workers
+from antflow.sinks import sink as sink_module
 from antflow.sinks.sqlite import APPLICATION_ID
 from tests.cli.running import antflow, command, environment, errors_of, objects_of, start
 from tests.postgres_server import PostgresServer
@@ -1394,3 +1395,43 @@ def test_events_go_to_a_database(folder: Path, items: Path, postgres: PostgresSe
     assert antflow("run", "app:pipeline", "--items", items, "--events", address).exit_code == 1
     ids = antflow("errors", address, "--ids").stdout.split()
     assert sorted(ids, key=int) == ["5", "7", "15", "17"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("option", ["--events e.jsonl", "--trace t.json", "--report r.html"])
+@pytest.mark.parametrize("debug", [False, True])
+def test_full_disk_under_an_event_file_is_one_line(
+    folder: Path, option: str, debug: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run goes on; the line names the file and the cause; the exit code says that it failed."""
+    monkeypatch.setattr(sink_module, "RETRIES_AFTER", (0.01, 0.01))
+    monkeypatch.setattr(logging.root, "handlers", [])
+    name, path = option.split()
+    (folder / path).symlink_to("/dev/full")
+    target = module(folder, "pipeline = one('Keep', str)\n")
+    (folder / "items.txt").write_text("a\nb\n")
+    options = (name, path, *QUIET, *(["--debug"] if debug else []))
+    result = antflow("run", target, "--items", "items.txt", *options)
+    assert len(objects_of(result.stdout)) == 2
+    assert result.exit_code == 1
+    (told,) = (line for line in result.stderr.splitlines() if " is off, after" in line)
+    assert path in told
+    assert "No space left on device" in told
+    assert ("Traceback" in result.stderr) is debug
+
+
+def test_warning_without_a_traceback_names_the_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A warning about an error of the user's code says what it is and where it is from."""
+    monkeypatch.setattr(logging.root, "handlers", [])
+    code = (
+        "class Watch:\n    def happened(self, step):\n        raise OSError('no disk')\n"
+        "pipeline = Pipeline([Stage('Keep', 1, [str])], observers=[Watch()])\n"
+    )
+    target = module(folder, code)
+    (folder / "items.txt").write_text("a\nb\n")
+    result = antflow("run", target, "--items", "items.txt", *QUIET)
+    assert result.exit_code == 0
+    assert re.search(r"OSError at \w+\.py:\d+ in \S*happened: no disk$", result.stderr, re.M)
+    assert "Traceback" not in result.stderr

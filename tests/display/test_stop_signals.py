@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from antflow.display import create
+from antflow.display.terminal import composition
 from antflow.display.terminal.screen import _screens
 from tests.display.conftest import LEVELS, NO_ERRORS, MakeTerminal, make_snapshot
 from tests.pty_screen import PATIENCE, PtyScreen, clean_environment
@@ -460,6 +461,26 @@ def test_handlers_of_others_stay(terminal: MakeTerminal) -> None:
     finally:
         for name, handler in before.items():
             signal.signal(getattr(signal, name), handler)
+
+
+@pytest.mark.parametrize("level", ["compact", "full"])
+def test_frame_after_a_pause_is_whole(
+    level: str, terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After Ctrl-Z and ``fg`` that no handler saw, what the shell wrote over is drawn again."""
+    screen, now = terminal(), 1000.0
+    monkeypatch.setattr(composition, "monotonic", lambda: now)
+    display = create(level)
+    display.on_start(None, 1)
+    for _ in range(3):
+        display.on_update(make_snapshot())
+    begin = len(screen.raw)
+    display.on_update(make_snapshot())
+    assert b"Fetch" not in screen.raw[begin:]
+    now += 2.0
+    display.on_update(make_snapshot())
+    assert b"Fetch" in screen.raw[begin:]
+    display.on_finish([], NO_ERRORS)
 
 
 def test_handlers_in_another_thread(terminal: MakeTerminal) -> None:

@@ -204,6 +204,51 @@ def test_each_item_goes_on_at_once(run: Run) -> None:
     assert waited == [True] * 20
 
 
+@pytest.mark.parametrize("is_iterator", [True, False])
+def test_items_that_a_run_drops_are_told(is_iterator: bool, caplog: Log) -> None:
+    """A run that ends early says how many items it had read ahead, and where to go on."""
+    read = 0
+
+    def numbers() -> Iterator[int]:
+        nonlocal read
+        for read in count(1):
+            yield read - 1
+
+    async def main() -> int:
+        pipeline = Pipeline([Stage("Work", 2, [same], queue_capacity=3)])
+        source = in_thread(numbers() if is_iterator else numbers)
+        async with pipeline.stream(source, buffer_size=1) as stream:
+            async for _ in stream:
+                if read >= READ_AHEAD:
+                    break
+        return pipeline.get_stats().items_accepted
+
+    caplog.set_level("INFO", "antflow")
+    accepted = asyncio.run(main())
+    (record,) = (each for each in caplog.records if "ended early" in each.message)
+    assert record.levelname == ("WARNING" if is_iterator else "INFO")
+    assert f"drops {read - accepted} items that it had read ahead from numbers" in record.message
+    assert f"from {accepted} on" in record.message
+
+
+def test_run_that_reads_everything_drops_nothing(caplog: Log) -> None:
+    """Nothing is said where a source was read to its end, or an error ended it."""
+
+    def broken() -> Iterator[int]:
+        yield 1
+        raise ValueError("broken")
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("Work", 2, [same])])
+        await pipeline.run(in_thread(iter(range(100))))
+        with pytest.raises(ValueError, match="broken"):
+            await pipeline.run(in_thread(broken()))
+
+    caplog.set_level("INFO", "antflow")
+    asyncio.run(main())
+    assert not [each for each in caplog.records if "ended early" in each.message]
+
+
 def test_items_read_ahead_are_bounded() -> None:
     """No more is read than a few items beyond what there is room for."""
     read: list[int] = []

@@ -214,7 +214,7 @@ def test_tracker_callback_that_fails_is_logged_once(
     callbacks = Callbacks()
     tracker = StatusTracker(**{name: getattr(callbacks, kind)})
     run_flaky("per_task", tracker)
-    told = [record for record in caplog.records if "callback" in record.getMessage()]
+    told = [record for record in caplog.records if "callback on_" in record.getMessage()]
     assert len(told) == 1
     assert name in told[0].getMessage()
     expected = {
@@ -236,7 +236,7 @@ def test_tracker_callback_that_is_fine(
     """No record is logged for a callback that does nothing wrong, sync or async."""
     tracker = StatusTracker(**{name: getattr(Callbacks(), kind)})
     run_flaky("per_task", tracker)
-    assert [record for record in caplog.records if "callback" in record.getMessage()] == []
+    assert [record for record in caplog.records if "callback on_" in record.getMessage()] == []
     assert tracker.callback_errors == 0
 
 

@@ -93,7 +93,7 @@ def as_a_summary(kind: Kind, logged: pytest.LogCaptureFixture) -> str:
 
 def as_a_tracker_has_it(kind: Kind, logged: pytest.LogCaptureFixture) -> str:
     """The summary of a tracker over two runs."""
-    tracker = StatusTracker()
+    tracker = StatusTracker(on_status_change=lambda _: None)
     pipeline = kind.pipeline(status_tracker=tracker)
     for _ in range(2):
         run(kind, lambda: pipeline.run(kind.items))
@@ -340,14 +340,15 @@ def test_without_logging_the_warning_is_printed_once() -> None:
     ]
 
 
-@pytest.mark.parametrize("follower", ["nothing", "tracker", "display"])
+@pytest.mark.parametrize("follower", ["nothing", "tracker", "unread tracker", "display"])
 @pytest.mark.parametrize("on_failures", ["warn", "raise", "ignore"])
 @pytest.mark.parametrize("way", ["run", "open", "join", "shutdown"])
 def test_on_failures(
     way: str, on_failures: Any, follower: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Of a warning, an error and nothing, a run has what was asked for, whatever follows it."""
-    tracker = StatusTracker() if follower == "tracker" else None
+    hears = None if follower == "unread tracker" else lambda _: None
+    tracker = StatusTracker(on_status_change=hears) if "tracker" in follower else None
     display: Any = create("log") if follower == "display" else None
     stage = Stage("A", 1, [FailTimes(1)], task_attempts=1)
     pipeline = Pipeline([stage], status_tracker=tracker)
@@ -370,7 +371,7 @@ def test_on_failures(
         assert len(caught.value.results.failed) == 1  # type: ignore[attr-defined]
     else:
         run_virtual(main)
-    is_followed = tracker is not None or (way == "run" and display is not None)
+    is_followed = follower == "tracker" or (way == "run" and display is not None)
     warnings = [each for each in caplog.messages if "failed" in each]
     assert len(warnings) == (on_failures == "warn" and not is_followed)
 

@@ -33,9 +33,9 @@ from weakref import ref
 from antflow._core.checks import examine, refusal, takes
 from antflow._core.foreign import asked, attribute, is_a
 from antflow._core.items import check_items
-from antflow._core.log import warn
+from antflow._core.log import info, warn
 from antflow._core.stage_checks import is_async
-from antflow._core.text import clean
+from antflow._core.text import brief_repr, clean, counted
 from antflow._engine.iteration import END, NOTHING, Iteration
 from antflow._engine.source import CLEAN_UP_FAILED, NeverBlocks, name_of
 
@@ -61,7 +61,8 @@ def in_thread(source: Iterable[A] | Callable[[], Iterable[A]]) -> AsyncIterable[
     A plain iterable is read on the event loop, and blocks it. Wrapped in `in_thread` it does not.
     Its iterator is made, read and closed in one thread, with the context variables of the run. Up
     to 32 items are read ahead; each goes on as soon as it is ready. A run that ends early drops
-    those it has not taken in yet.
+    those it has not taken in yet; a log record says how many, and which is the first: a warning if
+    ``source`` is an iterator, which cannot be read again, else at level INFO.
 
     ```python
     def rows():
@@ -237,8 +238,22 @@ class Reader:
         patience.cancel()
         if (error := closing.result()) is not None:
             warn(CLEAN_UP_FAILED, error=error)
+        if self._items:
+            self._tell_dropped()
         _wake(self._left)
         _until_it_suspends(self._keeper.aclose())  # else Python begins a task for that
+
+    def _tell_dropped(self) -> None:
+        """Say which items were read and not taken: a warning if they cannot be read again."""
+        tell = warn if is_a(self._source, Iterator) else info
+        tell(
+            "the run ended early, and drops %s that it had read ahead from %s: from %s on, they "
+            "are no outcomes. To go on, read the source again from there",
+            counted(len(self._items), "item"),
+            _name_of(self._source),
+            clean(brief_repr(self._items[0], asks=False)),
+        )
+        self._items.clear()
 
     # In the thread
 

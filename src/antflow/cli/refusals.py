@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -55,6 +56,18 @@ def reason_with_place(error: BaseException) -> str:
 def _reason(what: str, error: BaseException) -> str:
     text = clean(safe_str(error)[:LONGEST_REASON])
     return f"{what}: {text}" if text else what
+
+
+class OneLine(logging.Formatter):
+    """Log records on one line each: of an error, what it is and where, without a traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message; the error is added unless the message says it."""
+        text = record.getMessage()
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None and clean(safe_str(error)) not in text:
+            text += f": {reason_with_place(error)}"
+        return text
 
 
 @contextmanager

@@ -63,6 +63,7 @@ from antflow.cli.refusals import (
     INTERRUPTED,
     RUN_FAILED,
     SOME_FAILED,
+    OneLine,
     Refusal,
     RunFailed,
     reason_with_place,
@@ -225,7 +226,8 @@ def command(
     \b
     Exit codes:
       0         all items succeeded
-      1         some items failed, or bad lines were put aside
+      1         some items failed, bad lines were put aside, or a file of --events,
+                --trace or --report could not be written
       2         bad arguments, target, files or lines
       3         the run failed, or was stopped by --max-failures or --stop-on
       130, 143  ended by Ctrl-C or a key, by SIGTERM
@@ -270,7 +272,7 @@ def command(
         pipeline = find_pipeline(target, app_dir)
         if keeping is not None:
             keeping.take_over(pipeline._journal)
-        stack.enter_context(warnings_shown())
+        stack.enter_context(warnings_shown(debug))
         kinds = tuple(chain.from_iterable(stop_on))
         tell_unknown_errors(kinds)
         if keys and dashboard == "none":
@@ -535,6 +537,8 @@ def run_job(job: Job) -> int:
         return 128 + stopped_by
     if was_ended_by_key(job):
         return INTERRUPTED
+    if any(sink.counts.error is not None for sink in job.options["observers"]):
+        return SOME_FAILED
     return SOME_FAILED if job.bad_lines or job.pipeline.get_stats().items_failed else 0
 
 
@@ -646,10 +650,10 @@ async def put_aside(job: Job, bad: BadLine) -> None:
 
 
 @contextmanager
-def warnings_shown() -> Iterator[None]:
+def warnings_shown(debug: bool) -> Iterator[None]:
     """Show failed items and the library's warnings, unless the user's own code has set up logging.
 
-    Of each kind, the first few are shown.
+    Of each kind, the first few are shown, with tracebacks only if that is wanted.
     """
     if logging.root.handlers:
         yield
@@ -664,6 +668,8 @@ def warnings_shown() -> Iterator[None]:
 
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(is_one_of_few)
+    if not debug:
+        handler.setFormatter(OneLine())
     logger.addHandler(handler)
     level = logger.level
     logger.setLevel(level or logging.INFO)

@@ -14,6 +14,7 @@ from antflow._core.brief import Brief
 from antflow._core.checks import check_choice, refusal
 from antflow._core.events import STATUSES, StatusEvent, StatusType
 from antflow._core.failures import MOST_GROUPS
+from antflow._core.file_names import check_home
 from antflow._core.observers import RunEnding
 from antflow._core.snapshot import ErrorSummary, FailedItem, FailureGroup
 from antflow.sinks.postgres import PostgresRows
@@ -130,6 +131,7 @@ class EventLog(Brief):
             raise refusal(TypeError, "source", source, "must be the path of a log of events")
         if isinstance(source, str) and source.startswith(SCHEMES):
             return EventLog(PostgresRows(source))
+        check_home("source", source)
         path = Path(source)
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise ValueError("must be a file, not a pipe or a device: it is read more than once")

@@ -9,7 +9,7 @@ from typing import Unpack
 
 from antflow._core.checks import refusal
 from antflow._core.file_lock import lock
-from antflow._core.file_names import is_gone
+from antflow._core.file_names import check_home, is_gone
 from antflow.sinks.sink import Sink, SinkOptions
 
 GONE = "it was removed meanwhile, and what was written with it"
@@ -66,6 +66,7 @@ def writable_path(path: str | os.PathLike[str], name: str = "path") -> Path:
     """A path to a file that can be written, or an error that says why not."""
     if not isinstance(path, str | os.PathLike) or not os.fspath(path):
         raise refusal(TypeError, name, path, "must be the path of a file")
+    check_home(name, path)
     made = Path(path).absolute()
     if made.is_dir() or os.fspath(path)[-1:] in (os.sep, os.altsep):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))

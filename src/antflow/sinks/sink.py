@@ -366,9 +366,7 @@ class Sink(Brief):
                     break
             while over:
                 over.pop().set_result(None)
-        if self._error is None:
-            self._try(self.close)
-        else:
+        if not self._try(self.close):
             with suppress(BaseException):  # why: what is open, if it was opened, is closed
                 self.close()
         return over

@@ -217,7 +217,12 @@ class TraceSink(FileSink):
         self._is_empty = True
 
     def open(self) -> None:
-        """Begin the file."""
+        """Begin the file. If that has failed half way, go on."""
+        if self._file is None:
+            self._take_file()
+        self._write_out("[")
+
+    def _take_file(self) -> None:
         file = open(self._path, "ab", buffering=0)  # noqa: SIM115
         try:
             take(file.fileno())
@@ -232,7 +237,6 @@ class TraceSink(FileSink):
         self._unwritten = memoryview(b"")
         self._is_empty = True
         self._runs = 0
-        self._write_out("[")
 
     def write_opened(self, facts: RunFacts) -> None:
         """Name the stages of a run that began."""
@@ -260,7 +264,11 @@ class TraceSink(FileSink):
     def close(self) -> None:
         """End the file."""
         if self._file is not None:
-            self._write_out("\n]\n", is_end=True)
+            try:
+                self._write_out("\n]\n", is_end=True)
+            except OSError:
+                if self._error is None:  # it is tried again
+                    raise
             file, self._file = self._file, None
             try:
                 self._check_name(file.fileno())

@@ -234,7 +234,7 @@ def run_demo(
         pipeline = Pipeline(stages, status_tracker=tracker, name="demo")
         began, is_interrupted = time.monotonic(), False
         try:
-            asyncio.run(pipeline.run(items, dashboard=dashboard))
+            asyncio.run(pipeline.run(items, dashboard=dashboard, on_failures="ignore"))
         except KeyboardInterrupt:
             is_interrupted = True  # the run is over nevertheless, and its books are closed
         duration = time.monotonic() - began

@@ -32,6 +32,10 @@ END_UPDATE = "\x1b[?2026l"
 FRAMES_UNTIL_REPAIR = 20
 """All rows are written once in this many frames, in case another program wrote there too."""
 
+LONGEST_PAUSE = 1.0
+"""Seconds after which a frame draws all rows again: perhaps the program was stopped (Ctrl-Z) where
+no handler sees it, and the shell has written over the picture."""
+
 SETTLING_SECONDS = 0.3
 """Nothing is drawn for this long after a terminal that wraps rows again had another size."""
 
@@ -60,6 +64,7 @@ class Composition:
         self._settles_at = 0.0
         self._area: Area = self._live_area()
         self._frames = 0
+        self._drawn_at = 0.0
         self._size = Size(0, 0)
         self._left: list[str] = []
         self.panes: list[Pane] = []
@@ -134,9 +139,11 @@ class Composition:
         return text
 
     def frame(self) -> str:
-        """Draw the changes; now and then, and in a window of another size, all of it."""
+        """Draw the changes; now and then, after a pause, and in another size, all of it."""
         size = size_of(self._terminal)
+        before, self._drawn_at = self._drawn_at, monotonic()
         whole = size != self._size or self._frames % FRAMES_UNTIL_REPAIR == 0
+        whole = whole or self._drawn_at - before > LONGEST_PAUSE
         self._frames += 1
         self._size = size
         return _as_update(self._area.paint(self._rows(size), size, whole))
