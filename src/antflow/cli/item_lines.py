@@ -124,7 +124,7 @@ class ItemSource:
         self._limit = self._most = limit
         self._skip = skip
         self.skipped: int = 0
-        self._format = format
+        self._format: Format = format
         self._counted: int | None = None
         self._taken = self._left_out = 0
         self._handed_on = 0
