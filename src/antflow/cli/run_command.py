@@ -226,8 +226,8 @@ def command(
     \b
     Exit codes:
       0         all items succeeded
-      1         some items failed, bad lines were put aside, or a file of --events,
-                --trace or --report could not be written
+      1         some items failed, bad lines were put aside, or a file of
+                --events, --trace or --report could not be written
       2         bad arguments, target, files or lines
       3         the run failed, or was stopped by --max-failures or --stop-on
       130, 143  ended by Ctrl-C or a key, by SIGTERM
