@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from antflow._core.foreign import is_a
-from antflow._core.ports import Runner
+from antflow._core.runner_port import Runner
 from antflow._core.stage import Stage, TaskFunc, attempt_timeout, task_name
 from antflow._core.stage_checks import is_async, is_generator
 from antflow._engine.clock import LoopTimers

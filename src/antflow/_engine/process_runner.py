@@ -20,6 +20,7 @@ class Processes:
 
     takes_async = False
     shares_memory = False
+    enters_resources = True
 
     def __init__(
         self,
@@ -62,3 +63,6 @@ class Processes:
                 seat.kill()
             else:
                 await seat.close()
+
+    async def close(self) -> None:
+        pass

@@ -1,0 +1,108 @@
+"""Calls the tasks of a stage on the workers of a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Literal
+
+from antflow._core.errors import PipelineError, WorkerLostError
+from antflow._core.foreign import is_a
+from antflow._core.ledger import WorkerBook
+from antflow._core.runner_port import StageHome
+from antflow._core.stage import TaskFunc, task_name
+from antflow._core.text import safe_str
+from antflow._core.value_or_error import value_of
+from antflow._engine.remote.far_host import FarTasks
+from antflow._engine.remote.links import Cluster, Start
+from antflow._engine.remote.nodes import Call, NodeLost, Nodes
+
+MOST_LOST = 3
+"""Worker processes that one call may cost."""
+
+Redelivery = Literal["repeat", "fail"]
+
+
+class RemoteRunner:
+    """Calls tasks, async and plain, on the workers of a cluster.
+
+    Args:
+        home: The stage.
+        cluster: The cluster; it is connected with the first call.
+        token: Names this run of the stage on the cluster.
+        node_timeout: Seconds without any worker process after which the run fails.
+        redelivery: What becomes of a call whose worker process is lost: it is made again in another
+            ("repeat"), up to `MOST_LOST` times, or fails ("fail").
+    """
+
+    takes_async = True
+    shares_memory = False
+    enters_resources = True
+    thread_cpu_seconds = 0.0
+
+    def __init__(
+        self,
+        home: StageHome,
+        cluster: Cluster,
+        token: str,
+        node_timeout: float | None,
+        redelivery: Redelivery,
+    ) -> None:
+        stage = home.stage
+        self._home = home
+        self._cluster = cluster
+        self._redelivery = redelivery
+        self._is_batch = stage.batch is not None
+        self._tasks = tuple(stage.tasks)
+        self._numbers = {id(task): index for index, task in enumerate(self._tasks)}
+        tasks = cluster.dumps(FarTasks(self._tasks, dict(stage.resources), self._is_batch))
+        start = Start(stage.name, token, tasks, 1)
+        self._nodes = Nodes(cluster, home, start, node_timeout)
+
+    @property
+    def child_cpu_seconds(self) -> float:
+        return self._nodes.computed
+
+    async def call(self, worker: WorkerBook, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
+        name = task_name(task)
+        held = self._home.held(worker)
+        facts = [each.facts for each in held]
+        try:
+            body = self._cluster.dumps((args, kwargs, facts, self._is_batch))
+        except Exception as error:
+            raise TypeError(
+                f"the arguments of task {name} cannot be sent to a worker process: "
+                f"{safe_str(error)}"
+            ) from error
+        order = self._numbers[id(task)], body
+        lost: list[NodeLost] = []
+        while True:
+            try:
+                node = await self._nodes.seat(worker)
+            except PipelineError as failure:
+                self._home.fail(failure)
+                raise
+            call = Call(name, order, held, worker)
+            node.ask(call)
+            try:
+                await asyncio.wait([call.answer])  # unlike `await`, it leaves the future alone
+            except asyncio.CancelledError:
+                if not call.answer.done():
+                    node.cancel(call)
+                    self._home.abandon(worker, asyncio.shield(call.answer))
+                raise
+            _, raised = pair = call.answer.result()
+            if not isinstance(raised, NodeLost):
+                break
+            lost.append(raised)
+            if len(lost) == MOST_LOST or self._redelivery == "fail":
+                raise WorkerLostError(name, raised, len(lost))
+        if is_a(raised, StopIteration):  # no coroutine can raise that
+            raise RuntimeError(f"task {name} raised StopIteration") from raised
+        return value_of(pair)
+
+    async def leave(self, worker: WorkerBook) -> None:
+        self._nodes.vacate(worker)
+
+    async def close(self) -> None:
+        if not self._home.is_left_behind:
+            await self._nodes.close()

@@ -1,0 +1,65 @@
+"""Local clusters for tests: the scheduler in a program of its own, with two worker processes.
+
+Run as a program, this file is such a cluster: it prints its address, and ends when its standard
+input is closed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def start_dask(workers: int = 2) -> Iterator[str]:
+    """A Dask cluster with this many worker processes of one thread; its address as "dask://…"."""
+    paths = [str(ROOT / "src"), str(ROOT)]
+    command = [sys.executable, __file__, str(workers)]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+    ) as program:
+        assert program.stdin is not None
+        assert program.stdout is not None
+        try:
+            address = program.stdout.readline().strip()
+            assert address, "the cluster did not start"
+            yield address.replace("tcp://", "dask://")
+        finally:
+            program.stdin.close()
+            try:
+                program.wait(20)
+            except subprocess.TimeoutExpired:
+                program.kill()
+
+
+def serve(workers: int) -> None:
+    """Be a cluster until standard input is closed."""
+    import logging
+
+    from distributed import LocalCluster
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    with LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address=None,
+        worker_dashboard_address=None,
+    ) as cluster:
+        cluster.wait_for_workers(workers)
+        print(cluster.scheduler_address, flush=True)  # noqa: T201
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))
