@@ -17,14 +17,20 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
-def start_dask(workers: int = 2) -> Iterator[str]:
-    """A Dask cluster with this many worker processes of one thread; its address as "dask://…"."""
-    paths = [str(ROOT / "src"), str(ROOT)]
+def start_dask(workers: int = 2, source: Path = ROOT / "src") -> Iterator[str]:
+    """A Dask cluster; its address as "dask://…".
+
+    Args:
+        workers: Its worker processes, of one thread each.
+        source: The folder that they import the library from.
+    """
+    paths = [str(source), str(ROOT)]
     command = [sys.executable, __file__, str(workers)]
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # Dask tells of each killed worker there
         text=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
     ) as program:
@@ -44,11 +50,8 @@ def start_dask(workers: int = 2) -> Iterator[str]:
 
 def serve(workers: int) -> None:
     """Be a cluster until standard input is closed."""
-    import logging
-
     from distributed import LocalCluster
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with LocalCluster(
         n_workers=workers,
         threads_per_worker=1,
@@ -56,7 +59,8 @@ def serve(workers: int) -> None:
         dashboard_address=None,
         worker_dashboard_address=None,
     ) as cluster:
-        cluster.wait_for_workers(workers)
+        if workers:
+            cluster.wait_for_workers(workers)
         print(cluster.scheduler_address, flush=True)  # noqa: T201
         sys.stdin.read()
 

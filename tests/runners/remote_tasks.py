@@ -168,9 +168,10 @@ counts = {"now": 0, "most": 0}
 
 def die(path: str) -> str:
     """Ends its process at each call but those that find the file."""
-    note(Path(f"{path}.calls"), os.getpid())
     if not Path(path).exists():
+        note(Path(f"{path}.calls"), os.getpid())
         os.kill(os.getpid(), 9)
+    time.sleep(0.1)
     return "alive"
 
 
@@ -202,9 +203,24 @@ class Session:
         note(self._file, f"leave-{os.getpid()}")
 
 
+@contextmanager
+def no_session() -> Iterator[None]:
+    yield
+
+
+def each_of(values: list[int]) -> Iterator[int]:
+    yield from values
+
+
 def with_session(value: int, session: int) -> tuple[int, int]:
     return session, os.getpid()
 
 
 async def with_session_async(value: int, session: int) -> tuple[int, int]:
     return session, os.getpid()
+
+
+async def sleep_and_note(file: Path, value: int) -> int:
+    note(file, os.getpid())
+    await asyncio.sleep(0.05)
+    return value

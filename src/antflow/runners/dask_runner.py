@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from distributed import Security
 
 CONNECT_SECONDS = 5.0
+CLOSE_SECONDS = 2.0
 
 loads = pickle.loads
 
@@ -141,6 +142,7 @@ class _DaskCluster:
         self._direct = direct
         self._client: Any = None
         self._scheduler: Any = None
+        self._nannies: dict[str, str | None] = {}
 
     async def connect(self) -> None:
         make: Any = _library().Client  # its own types do not say that it can be awaited
@@ -165,16 +167,29 @@ class _DaskCluster:
 
     async def open(self, address: str, start: Start) -> _DaskLink:
         link = _DaskLink(self._calls_to(address), start.token)
-        host = re.sub(r"^\w+://|:\d+$", "", address)
-        link.facts = await link.call(far_open, start, host)
+        await link.call(far_open, start)
         return link
 
+    async def facts(self, address: str) -> NodeFacts:
+        link = _DaskLink(self._calls_to(address), "")
+        host = re.sub(r"^\w+://|:\d+$", "", address)
+        facts, nanny = await link.call(far_facts, host)
+        self._nannies[address] = nanny
+        return NodeFacts(*facts)
+
     async def epitaph(self, address: str, pid: int) -> str:
+        # A nanny looks after the worker process, and logs how it has ended.
+        if (nanny := self._nannies.get(address)) is None:
+            return ""
+        logs = await self._scheduler.proxy(worker=nanny, msg={"op": "get_logs", "n": 50})
+        for _, line in logs:
+            if (found := re.search(rf"[Ww]orker process {pid} (.*)", line)) is not None:
+                return str(found[1])
         return ""
 
     async def close(self) -> None:
         if self._client is not None:
-            await self._client.close()
+            await self._client.close(timeout=CLOSE_SECONDS)
 
     def _calls_to(self, address: str) -> Any:
         if self._direct:
@@ -189,8 +204,6 @@ class _DaskCluster:
 
 class _DaskLink:
     """See `antflow._engine.remote.links.Link`."""
-
-    facts: NodeFacts
 
     def __init__(self, run: Any, token: str) -> None:
         self._run = run
@@ -223,10 +236,14 @@ class _DaskLink:
 _hosts: dict[str, FarHost] = {}
 
 
-def far_open(start: Start, host: str) -> NodeFacts:
+def far_facts(host: str, dask_worker: Any) -> tuple[tuple[Any, ...], str | None]:
+    """What this process says of itself, as plain values, and the address of its nanny."""
+    return tuple(facts_here(host)), dask_worker.nanny
+
+
+def far_open(start: Start) -> None:
     """Begin with a stage in this process."""
     _hosts[start.token] = FarHost(start, dumps, loads, lambda: _forget(start.token))
-    return facts_here(host)
 
 
 def _forget(token: str) -> None:

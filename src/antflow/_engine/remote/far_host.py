@@ -176,7 +176,7 @@ class FarHost:
 
     def tell_from_thread(self, *event: Any) -> None:
         """Send an event home; from any thread."""
-        self._loop.call_soon_threadsafe(self.tell, *event)
+        self._in_loop(self.tell, *event)
 
     # Orders
 
@@ -224,7 +224,13 @@ class FarHost:
 
     def _call_in_thread(self, call: FarCall, values: Mapping[str, Any]) -> None:
         event = copy_context().run(self._called, call, values)
-        self._loop.call_soon_threadsafe(self._end, call, event)
+        self._in_loop(self._end, call, event)
+
+    def _in_loop(self, function: Callable[..., None], *args: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:  # its event loop is closed: the run is over
+            pass
 
     def _called(self, call: FarCall, values: Mapping[str, Any]) -> Event:
         counters_here.set(self._counters)

@@ -56,8 +56,6 @@ class Start(NamedTuple):
 class Link(Protocol):
     """The far side of a stage in one worker process."""
 
-    facts: NodeFacts
-
     async def send(self, pack: bytes) -> None:
         """Bring orders there.
 
@@ -108,16 +106,31 @@ class Cluster(Protocol):
         """
         ...
 
+    async def facts(self, address: str) -> NodeFacts:
+        """What a worker process says of itself.
+
+        Raises:
+            ImportError: It does not have this library.
+            Exception: It is lost.
+        """
+        ...
+
     async def open(self, address: str, start: Start) -> Link:
         """Begin with a stage in a worker process.
 
         Raises:
-            Exception: It cannot; or it is lost.
+            ImportError: It cannot load the tasks.
+            AttributeError: The same.
+            Exception: It is lost.
         """
         ...
 
     async def epitaph(self, address: str, pid: int) -> str:
-        """How a lost worker process has ended, or "" if the cluster does not say."""
+        """How a lost worker process has ended: ``"was killed by signal 9"``.
+
+        Returns:
+            "" if the cluster does not say, or does not know yet.
+        """
         ...
 
     async def close(self) -> None:

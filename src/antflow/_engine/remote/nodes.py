@@ -39,7 +39,22 @@ EPITAPH_SECONDS = 1.0
 
 
 class NodeLost(ConnectionError):
-    """A worker process of the cluster is gone, and with it the calls that it had."""
+    """A worker process of the cluster is gone, and with it the calls that it had.
+
+    Args:
+        address: Its address in the cluster.
+        pid: Its process id.
+        how: What has become of it, as far as is known.
+    """
+
+    def __init__(self, address: str, pid: int, how: str) -> None:
+        super().__init__(address, pid, how)
+        self.address = address
+        self.pid = pid
+        self.how = how
+
+    def __str__(self) -> str:
+        return f"worker process {self.pid} of {self.address} {self.how}"
 
 
 class Call:
@@ -78,6 +93,7 @@ class Node:
 
     Args:
         address: Its address in the cluster.
+        facts: What it has said of itself.
         link: The way to it.
         cluster: The cluster.
         home: The stage.
@@ -94,13 +110,14 @@ class Node:
     def __init__(
         self,
         address: str,
+        facts: NodeFacts,
         link: Link,
         cluster: Cluster,
         home: StageHome,
-        on_lost: Callable[[Node], Coroutine[Any, Any, None]],
+        on_lost: Callable[[Node, BaseException], None],
     ) -> None:
         self.address = address
-        self.facts: NodeFacts = link.facts
+        self.facts = facts
         self.seats: set[int] = set()
         self.packs = 0
         self.orders = 0
@@ -146,12 +163,6 @@ class Node:
             task.cancel()
         await asyncio.wait(self._tasks)
 
-    def drop_rest(self) -> None:
-        """End what waits for it, for the `asyncio.Task` that has noticed that it is lost."""
-        for task in self._tasks:
-            if task is not asyncio.current_task():
-                task.cancel()
-
     def bury(self, error: BaseException) -> None:
         """It is lost: its calls end with this error."""
         calls, self._calls = self._calls, {}
@@ -173,15 +184,12 @@ class Node:
         except BaseException as error:  # why: the library's, of whatever kind
             if not self.is_lost:
                 self.is_lost = True
-                self._lost_by = error
                 if not self.has_left.done():
                     self.has_left.set_result(None)
-                await self._on_lost(self)
-
-    @property
-    def fault(self) -> str:
-        """What was noticed when it was lost."""
-        return f"{type(self._lost_by).__name__}: {safe_str(self._lost_by)}"
+                self._on_lost(self, error)
+                for task in self._tasks:
+                    if task is not asyncio.current_task():
+                        task.cancel()
 
     async def _send(self) -> None:
         while True:
@@ -371,51 +379,50 @@ class Nodes:
                     if address not in self._nodes and address not in self._opening:
                         self._opening[address] = _begin(self._open(address, threads), address)
             except Exception as error:
-                self._report = f"{type(error).__name__}: {safe_str(error)}"
+                self._report = _in_words(error)
             await asyncio.sleep(BETWEEN_LOOKS)
 
     async def _open(self, address: str, threads: int) -> None:
         try:
-            link = await self._cluster.open(address, self._start._replace(threads=threads))
-        except ImportError as error:
-            self._home.fail(self._unlike(address, f"it cannot load antflow: {safe_str(error)}"))
-        except Exception as error:
-            self._report = f"worker {address}: {type(error).__name__}: {safe_str(error)}"
-        else:
-            here, there = facts_here(), link.facts
-            if (here.python, here.antflow) != (there.python, there.antflow):
-                self._home.fail(
-                    self._unlike(
-                        address,
-                        f"it has Python {there.python} and antflow {there.antflow}, and this "
-                        f"process Python {here.python} and antflow {here.antflow}",
-                    )
-                )
+            there = await self._cluster.facts(address)
+            if (difference := _difference(facts_here(), there)) is not None:
+                self._refuse(address, difference)
                 return
-            self._nodes[address] = Node(address, link, self._cluster, self._home, self._lose)
+            start = self._start._replace(threads=threads)
+            link = await self._cluster.open(address, start)
+        except (ImportError, AttributeError) as error:
+            self._refuse(address, f"it cannot load what it needs: {safe_str(error)}")
+        except Exception as error:  # it may just be coming or going
+            self._report = f"worker {address}: {_in_words(error)}"
+        else:
+            node = Node(address, there, link, self._cluster, self._home, self._lose)
+            self._nodes[address] = node
             self._change()
         finally:
             del self._opening[address]
 
-    def _unlike(self, address: str, reason: str) -> PipelineError:
+    def _refuse(self, address: str, reason: str) -> None:
         stage = self._home.stage.name
-        return PipelineError(f"stage {stage!r}: worker {address} cannot be used: {reason}")
+        text = f"stage {stage!r}: worker {address} cannot be used: {reason}"
+        self._home.fail(PipelineError(text))
 
-    async def _lose(self, node: Node) -> None:
+    def _lose(self, node: Node, error: BaseException) -> None:
         self._nodes.pop(node.address, None)
         self._forget(node)
         for index in tuple(node.seats):
             self._seats.pop(index, None)
-        how = await self._epitaph(node) or f"is lost ({node.fault})"
-        node.bury(NodeLost(f"worker process {node.facts.pid} of {node.address} {how}"))
-        node.drop_rest()
+        node.bury(NodeLost(node.address, node.facts.pid, f"is lost ({_in_words(error)})"))
 
-    async def _epitaph(self, node: Node) -> str:
+    async def explained(self, lost: NodeLost) -> NodeLost:
+        """The same error, with how the process has ended, if the cluster says so in time."""
         try:
             async with asyncio.timeout(EPITAPH_SECONDS):
-                return await self._cluster.epitaph(node.address, node.facts.pid)
+                while True:
+                    if how := await self._cluster.epitaph(lost.address, lost.pid):
+                        return NodeLost(lost.address, lost.pid, how)
+                    await asyncio.sleep(EPITAPH_SECONDS / 10)
         except Exception:  # why: it is only to say more; the cluster may be gone as well
-            return ""
+            return lost
 
     def _forget(self, node: Node) -> None:
         self._computed += node.computed
@@ -426,6 +433,20 @@ class Nodes:
     def _change(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _difference(here: NodeFacts, there: NodeFacts) -> str | None:
+    """Why a worker process cannot be used by this one, if so."""
+    if (here.python, here.antflow) == (there.python, there.antflow):
+        return None
+    return (
+        f"it has Python {there.python} and antflow {there.antflow}, and this process Python "
+        f"{here.python} and antflow {here.antflow}"
+    )
+
+
+def _in_words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {safe_str(error)}"
 
 
 def _begin(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:

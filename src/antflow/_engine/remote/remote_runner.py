@@ -11,7 +11,7 @@ from antflow._core.ledger import WorkerBook
 from antflow._core.runner_port import StageHome
 from antflow._core.stage import TaskFunc, task_name
 from antflow._core.text import safe_str
-from antflow._core.value_or_error import value_of
+from antflow._core.value_or_error import ValueOrError, value_of
 from antflow._engine.remote.far_host import FarTasks
 from antflow._engine.remote.links import Cluster, Start
 from antflow._engine.remote.nodes import Call, NodeLost, Nodes
@@ -51,6 +51,9 @@ class RemoteRunner:
         self._home = home
         self._cluster = cluster
         self._redelivery = redelivery
+        # Of the calls in a process that is lost, one may be to blame, and nothing says which. So
+        # those that have one chance left take it one after the other.
+        self._alone = asyncio.Lock()
         self._is_batch = stage.batch is not None
         self._tasks = tuple(stage.tasks)
         self._numbers = {id(task): index for index, task in enumerate(self._tasks)}
@@ -74,31 +77,40 @@ class RemoteRunner:
                 f"{safe_str(error)}"
             ) from error
         order = self._numbers[id(task)], body
-        lost: list[NodeLost] = []
+        lost = 0
         while True:
-            try:
-                node = await self._nodes.seat(worker)
-            except PipelineError as failure:
-                self._home.fail(failure)
-                raise
             call = Call(name, order, held, worker)
-            node.ask(call)
-            try:
-                await asyncio.wait([call.answer])  # unlike `await`, it leaves the future alone
-            except asyncio.CancelledError:
-                if not call.answer.done():
-                    node.cancel(call)
-                    self._home.abandon(worker, asyncio.shield(call.answer))
-                raise
-            _, raised = pair = call.answer.result()
+            if lost == MOST_LOST - 1:
+                async with self._alone:
+                    pair = await self._delivered(call)
+            else:
+                pair = await self._delivered(call)
+            _, raised = pair
             if not isinstance(raised, NodeLost):
                 break
-            lost.append(raised)
-            if len(lost) == MOST_LOST or self._redelivery == "fail":
-                raise WorkerLostError(name, raised, len(lost))
+            lost += 1
+            if lost == MOST_LOST or self._redelivery == "fail":
+                raise WorkerLostError(name, await self._nodes.explained(raised), lost)
         if is_a(raised, StopIteration):  # no coroutine can raise that
             raise RuntimeError(f"task {name} raised StopIteration") from raised
         return value_of(pair)
+
+    async def _delivered(self, call: Call) -> ValueOrError:
+        """Have a call made where its worker has its seat; how it ended."""
+        try:
+            node = await self._nodes.seat(call.worker)
+        except PipelineError as failure:
+            self._home.fail(failure)
+            raise
+        node.ask(call)
+        try:
+            await asyncio.wait([call.answer])  # unlike `await`, it leaves the future alone
+        except asyncio.CancelledError:
+            if not call.answer.done():
+                node.cancel(call)
+                self._home.abandon(call.worker, asyncio.shield(call.answer))
+            raise
+        return call.answer.result()
 
     async def leave(self, worker: WorkerBook) -> None:
         self._nodes.vacate(worker)
