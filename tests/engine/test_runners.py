@@ -18,6 +18,7 @@ class FarAway:
 
     shares_memory = True
     enters_resources = False
+    nodes = 0
     child_cpu_seconds = 0.0
     thread_cpu_seconds = 0.0
 

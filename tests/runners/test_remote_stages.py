@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from antflow import Pipeline, Stage, StageValidationError
+from antflow import Pipeline, RecentStageStats, Stage, StageValidationError, StatusTracker
+from antflow._monitor.view import StageView
+from antflow.display.plain import stages_text
 from antflow.runners import DaskRunner, RunnerKind, schemes
 from tests.runners import remote_tasks as tasks
 from tests.runners.test_contract import run
@@ -85,6 +87,7 @@ class Nearby:
     takes_async = False
     shares_memory = True
     enters_resources = False
+    nodes = 0
     child_cpu_seconds = 0.0
     thread_cpu_seconds = 0.0
 
@@ -177,3 +180,22 @@ def test_functions_of_the_program_itself_are_sent_whole(dask: str) -> None:
     """Inner functions, and those that workers cannot import, travel with their code."""
     factor = 3
     assert run([1, 2], lambda value: value * factor, executor=dask).values() == [3, 6]
+
+
+@pytest.mark.real_time
+def test_workers_are_named_by_their_node(dask: str) -> None:
+    """Snapshots and events say on which machine a worker works; a stage, on how many nodes."""
+    events: set[str | None] = set()
+    tracker = StatusTracker(on_status_change=lambda event: events.add(event.worker))
+    pipeline = Pipeline(
+        [Stage("Work", 4, [tasks.sleep_async], executor=dask)], status_tracker=tracker
+    )
+    results = asyncio.run(pipeline.run([0.2] * 24))
+    names = {f"Work@127.0.0.1-W{index}" for index in range(4)}
+    assert set(pipeline.get_worker_states()) == names == set(pipeline.get_worker_names()["Work"])
+    assert names <= events
+    stats = results.stats.stage_stats["Work"]
+    assert stats.nodes == 2
+    assert "Work 0/4 running on 2 nodes, " in stages_text(
+        [StageView(stats, 0.0, RecentStageStats("Work"), False, "", True)]
+    )

@@ -42,6 +42,11 @@ class Runner(Protocol):
         """Seconds of processor time that functions took in its own threads."""
         ...
 
+    @property
+    def nodes(self) -> int:
+        """How many worker processes of a cluster it has, or had last; 0 if it calls tasks here."""
+        ...
+
     async def call(self, worker: WorkerBook, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
         """Call ``task`` for a worker, and await its answer if necessary."""
         ...
@@ -87,6 +92,10 @@ class StageHome(Protocol):
 
     def held(self, worker: WorkerBook) -> Sequence[HeldItem]:
         """The items that a worker has in hand, in the order of the values it calls a task with."""
+        ...
+
+    def place(self, worker: WorkerBook, node: str) -> None:
+        """From now on a worker's tasks run on this machine of a cluster."""
         ...
 
     def say(self, worker: WorkerBook, text: str) -> None:

@@ -21,6 +21,7 @@ class Processes:
     takes_async = False
     shares_memory = False
     enters_resources = True
+    nodes = 0
 
     def __init__(
         self,

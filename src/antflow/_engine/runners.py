@@ -54,6 +54,7 @@ class Inline:
 
     takes_async = False
     enters_resources = False
+    nodes = 0
     shares_memory = True
     child_cpu_seconds = 0.0
     thread_cpu_seconds = 0.0
@@ -81,6 +82,7 @@ class Threads:
 
     takes_async = False
     enters_resources = False
+    nodes = 0
     shares_memory = True
     child_cpu_seconds = 0.0
 
@@ -134,6 +136,7 @@ class Elsewhere:
 
     takes_async = False
     enters_resources = False
+    nodes = 0
     child_cpu_seconds = 0.0  # unknown, if it has processes
     thread_cpu_seconds = 0.0
 

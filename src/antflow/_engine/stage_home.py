@@ -9,6 +9,7 @@ from typing import Any
 from antflow._core.counters import Counters
 from antflow._core.ledger import WorkerBook
 from antflow._core.stage import Stage
+from antflow._core.text import clean
 from antflow._engine.crew import Crew
 from antflow._engine.current import HeldEnvelope, seat_here
 from antflow._engine.run import Run
@@ -34,6 +35,10 @@ class EngineHome:
     def held(self, worker: WorkerBook) -> Sequence[HeldEnvelope]:
         seat = seat_here()
         return [HeldEnvelope(seat, each) for each in worker.given or [worker.item]]
+
+    def place(self, worker: WorkerBook, node: str) -> None:
+        worker.node = clean(node)
+        worker.name = self._run.facts.worker_name(worker.stage, worker.index, worker.node)
 
     def say(self, worker: WorkerBook, text: str) -> None:
         if worker.item is not None:

@@ -173,6 +173,7 @@ class StageRun:
             self._attempt.batches,
             self._attempt.batched_items,
             self._counters,
+            self._runner.nodes,
         )
 
     def inside(self) -> StageInside:

@@ -295,6 +295,11 @@ class Nodes:
         home: The stage.
         start: What each of them is told.
         node_timeout: Seconds without any of them after which calls fail.
+
+    Attributes:
+        count: How many there are; when the run is over, how many there were.
+        packs: How many packs of orders those had that are gone.
+        orders: How many orders were in them.
     """
 
     def __init__(
@@ -311,8 +316,9 @@ class Nodes:
         self._looking: asyncio.Task[None] | None = None
         self._report = "not asked yet"
         self._computed = 0.0
-        self.packs = 0
-        self.orders = 0
+        self.count: int = 0
+        self.packs: int = 0
+        self.orders: int = 0
 
     @property
     def computed(self) -> float:
@@ -342,8 +348,7 @@ class Nodes:
             self.vacate(worker)
             node = self._seats[worker.index] = least
             node.seats.add(worker.index)
-            stage, host = self._home.stage.name, node.facts.host
-            worker.name = f"{stage}@{host}-W{worker.index}"
+            self._home.place(worker, node.facts.host)
         return node
 
     def vacate(self, worker: WorkerBook) -> None:
@@ -397,6 +402,7 @@ class Nodes:
         else:
             node = Node(address, there, link, self._cluster, self._home, self._lose)
             self._nodes[address] = node
+            self.count = len(self._nodes)
             self._change()
         finally:
             del self._opening[address]
@@ -408,6 +414,7 @@ class Nodes:
 
     def _lose(self, node: Node, error: BaseException) -> None:
         self._nodes.pop(node.address, None)
+        self.count = len(self._nodes)
         self._forget(node)
         for index in tuple(node.seats):
             self._seats.pop(index, None)

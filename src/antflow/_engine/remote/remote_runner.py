@@ -65,6 +65,10 @@ class RemoteRunner:
     def child_cpu_seconds(self) -> float:
         return self._nodes.computed
 
+    @property
+    def nodes(self) -> int:
+        return self._nodes.count
+
     async def call(self, worker: WorkerBook, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
         name = task_name(task)
         held = self._home.held(worker)
