@@ -98,12 +98,21 @@ THIRD_PARTY: dict[str, list[str]] = {
     # The user says what to import; and each sink is loaded with its first use.
     "a name computed at run time": ["cli/target.py", "runners/__init__.py", "sinks/__init__.py"],
     "prometheus_client": ["sinks/prometheus.py"],
+    "ray": ["runners/ray_runner.py"],
     "rich": ["display/*"],
     "opentelemetry": ["sinks/opentelemetry.py"],
     "typing_extensions": ["_core/type_variables.py"],
     "uvloop": ["loops.py"],
 }
-OPTIONAL = {"asyncpg", "distributed", "msgspec", "opentelemetry", "prometheus_client", "uvloop"}
+OPTIONAL = {
+    "asyncpg",
+    "distributed",
+    "msgspec",
+    "opentelemetry",
+    "prometheus_client",
+    "ray",
+    "uvloop",
+}
 
 # Names that are not used anywhere, with the reason.
 BANNED: dict[str, str] = {
@@ -142,6 +151,7 @@ ALLOWED: dict[str, list[str]] = {
         "_core/error_copies.py",
         "journal/pickle_codec.py",
         "runners/dask_runner.py",  # between a run and the user's own cluster, which pickles too
+        "runners/ray_runner.py",
     ],
 }
 

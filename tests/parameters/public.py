@@ -35,6 +35,8 @@ NO_ROW = {
     "WorkerLostError": "an error, received",
     "DaskRunner.check": "called by the pipeline",
     "DaskRunner.runner": "called by the run",
+    "RayRunner.check": "called by the pipeline",
+    "RayRunner.runner": "called by the run",
     "RunnerKind.check": "called by the pipeline",
     "RunnerKind.runner": "called by the run",
     "BaseDashboard.on_finish": "called by the run",

@@ -6,9 +6,11 @@ input is closed.
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +48,28 @@ def start_dask(workers: int = 2, source: Path = ROOT / "src") -> Iterator[str]:
                 program.wait(20)
             except subprocess.TimeoutExpired:
                 program.kill()
+
+
+@contextmanager
+def start_ray(processors: int = 2) -> Iterator[str]:
+    """A Ray cluster on this machine, to which this process is connected; its address."""
+    import ray
+
+    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own
+        ray.init(
+            address="local",
+            num_cpus=processors,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+            runtime_env={"env_vars": {"PYTHONPATH": paths}},
+        )
+    try:
+        yield "ray://auto"
+    finally:
+        ray.shutdown()
 
 
 def serve(workers: int) -> None:

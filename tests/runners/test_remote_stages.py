@@ -88,6 +88,7 @@ class Nearby:
     shares_memory = True
     enters_resources = False
     nodes = 0
+    ready = None
     child_cpu_seconds = 0.0
     thread_cpu_seconds = 0.0
 

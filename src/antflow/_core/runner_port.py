@@ -5,7 +5,7 @@ A `Runner` calls the tasks of one stage in one run. A `RunnerKind` makes one for
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from antflow._core.counters import Counters
@@ -45,6 +45,14 @@ class Runner(Protocol):
     @property
     def nodes(self) -> int:
         """How many worker processes of a cluster it has, or had last; 0 if it calls tasks here."""
+        ...
+
+    @property
+    def ready(self) -> Callable[[WorkerBook], Awaitable[Any]] | None:
+        """Waits until it can call a task for a worker; ``None``: it always can.
+
+        Waiting there does not count against a stage's ``timeout``.
+        """
         ...
 
     async def call(self, worker: WorkerBook, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:

@@ -22,6 +22,7 @@ class Processes:
     shares_memory = False
     enters_resources = True
     nodes = 0
+    ready = None
 
     def __init__(
         self,

@@ -55,6 +55,7 @@ class Inline:
     takes_async = False
     enters_resources = False
     nodes = 0
+    ready = None
     shares_memory = True
     child_cpu_seconds = 0.0
     thread_cpu_seconds = 0.0
@@ -83,6 +84,7 @@ class Threads:
     takes_async = False
     enters_resources = False
     nodes = 0
+    ready = None
     shares_memory = True
     child_cpu_seconds = 0.0
 
@@ -137,6 +139,7 @@ class Elsewhere:
     takes_async = False
     enters_resources = False
     nodes = 0
+    ready = None
     child_cpu_seconds = 0.0  # unknown, if it has processes
     thread_cpu_seconds = 0.0
 

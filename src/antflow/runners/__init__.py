@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from antflow._core.executor_kind import RunnerKind
     from antflow.runners.dask_runner import DaskRunner
+    from antflow.runners.ray_runner import RayRunner
 else:
     _HOMES = {
         "DaskRunner": "antflow.runners.dask_runner",
+        "RayRunner": "antflow.runners.ray_runner",
         "RunnerKind": "antflow._core.executor_kind",
     }
 
@@ -26,4 +28,4 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-__all__ = ["DaskRunner", "RunnerKind"]
+__all__ = ["DaskRunner", "RayRunner", "RunnerKind"]

@@ -13,7 +13,10 @@ from antflow._core.text import clean, safe_repr
 GROUP = "antflow.runners"
 """The entry points of other packages that bring a scheme: its name → a function of the address."""
 
-OWN = {"dask": "antflow.runners.dask_runner:DaskRunner"}
+OWN = {
+    "dask": "antflow.runners.dask_runner:DaskRunner",
+    "ray": "antflow.runners.ray_runner:RayRunner",
+}
 
 
 def runner_kind(stage: Stage, address: str) -> RunnerKind:

@@ -43,18 +43,19 @@ class NodeLost(ConnectionError):
 
     Args:
         address: Its address in the cluster.
-        pid: Its process id.
+        facts: What it has said of itself.
         how: What has become of it, as far as is known.
     """
 
-    def __init__(self, address: str, pid: int, how: str) -> None:
-        super().__init__(address, pid, how)
+    def __init__(self, address: str, facts: NodeFacts, how: str) -> None:
+        super().__init__(address, facts, how)
         self.address = address
-        self.pid = pid
+        self.facts = facts
         self.how = how
 
     def __str__(self) -> str:
-        return f"worker process {self.pid} of {self.address} {self.how}"
+        where = f"{self.facts.host} ({self.address})"
+        return f"worker process {self.facts.pid} on {where} {self.how}"
 
 
 class Call:
@@ -418,15 +419,15 @@ class Nodes:
         self._forget(node)
         for index in tuple(node.seats):
             self._seats.pop(index, None)
-        node.bury(NodeLost(node.address, node.facts.pid, f"is lost ({_in_words(error)})"))
+        node.bury(NodeLost(node.address, node.facts, f"is lost ({_in_words(error)})"))
 
     async def explained(self, lost: NodeLost) -> NodeLost:
         """The same error, with how the process has ended, if the cluster says so in time."""
         try:
             async with asyncio.timeout(EPITAPH_SECONDS):
                 while True:
-                    if how := await self._cluster.epitaph(lost.address, lost.pid):
-                        return NodeLost(lost.address, lost.pid, how)
+                    if how := await self._cluster.epitaph(lost.address, lost.facts.pid):
+                        return NodeLost(lost.address, lost.facts, how)
                     await asyncio.sleep(EPITAPH_SECONDS / 10)
         except Exception:  # why: it is only to say more; the cluster may be gone as well
             return lost

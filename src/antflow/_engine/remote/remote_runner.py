@@ -14,7 +14,7 @@ from antflow._core.text import safe_str
 from antflow._core.value_or_error import ValueOrError, value_of
 from antflow._engine.remote.far_host import FarTasks
 from antflow._engine.remote.links import Cluster, Start
-from antflow._engine.remote.nodes import Call, NodeLost, Nodes
+from antflow._engine.remote.nodes import Call, Node, NodeLost, Nodes
 
 MOST_LOST = 3
 """Worker processes that one call may cost."""
@@ -99,13 +99,17 @@ class RemoteRunner:
             raise RuntimeError(f"task {name} raised StopIteration") from raised
         return value_of(pair)
 
-    async def _delivered(self, call: Call) -> ValueOrError:
-        """Have a call made where its worker has its seat; how it ended."""
+    async def ready(self, worker: WorkerBook) -> Node:
+        """Wait until there is a worker process for a worker: the one in which it has its seat."""
         try:
-            node = await self._nodes.seat(call.worker)
+            return await self._nodes.seat(worker)
         except PipelineError as failure:
             self._home.fail(failure)
             raise
+
+    async def _delivered(self, call: Call) -> ValueOrError:
+        """Have a call made where its worker has its seat; how it ended."""
+        node = await self.ready(call.worker)
         node.ask(call)
         try:
             await asyncio.wait([call.answer])  # unlike `await`, it leaves the future alone
