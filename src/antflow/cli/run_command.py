@@ -28,6 +28,7 @@ from antflow._core.misspellings import did_you_mean
 from antflow._core.same_file import status_of
 from antflow._core.text import clean, counted
 from antflow._monitor.display_choice import automatic_display
+from antflow.cli.cluster_options import placed, takes_places
 from antflow.cli.event_files import sinks_for, takes_sinks
 from antflow.cli.item_lines import FORMATS, Format, ItemSource, format_of
 from antflow.cli.journal_options import Keeping, RunCommand, keeping_for, takes_journal
@@ -232,6 +233,7 @@ class Job:
 )
 @takes_journal
 @takes_metrics
+@takes_places
 @takes_target
 def command(
     target: str,
@@ -254,7 +256,7 @@ def command(
     total: int | None,
     max_failures: float | Failures | None,
     stop_on: tuple[tuple[str, ...], ...],
-    **told: Any,  # the options of `takes_sinks`, `takes_metrics` and `takes_journal`
+    **told: Any,  # the options of `takes_sinks`, `takes_metrics`, `takes_journal` …
 ) -> None:
     """Run a pipeline on the lines of a file.
 
@@ -318,7 +320,7 @@ def command(
         if keys and dashboard == "none":
             refuse("--keys: --dashboard none shows nothing that listens")
         dashboard = chosen(dashboard)
-        pipeline = with_workers(pipeline, workers)
+        pipeline = placed(with_workers(pipeline, workers), told)
         id_of = None if keeping is None else keeping.id_of
         source = ItemSource(file, form, pipeline, limit, delimiter, is_guess, skip, key, id_of)
         try:
