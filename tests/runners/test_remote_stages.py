@@ -200,3 +200,24 @@ def test_workers_are_named_by_their_node(dask: str) -> None:
     assert "Work 0/4 running on 2 nodes, " in stages_text(
         [StageView(stats, 0.0, RecentStageStats("Work"), False, "", True)]
     )
+
+
+@pytest.mark.real_time
+def test_time_before_there_is_a_worker_process_does_not_count(dask: str) -> None:
+    """A stage's timeout begins when a worker process has the call, however long that takes."""
+    runner = DaskRunner(dask)
+    begin = runner.runner
+
+    def later(home: Any) -> Any:
+        made = begin(home)
+        connect = made._cluster.connect
+
+        async def slowly() -> None:
+            await asyncio.sleep(1.0)
+            await connect()
+
+        made._cluster.connect = slowly  # type: ignore[method-assign]
+        return made
+
+    runner.runner = later  # type: ignore[method-assign]
+    assert run([1], tasks.double, executor=runner, timeout=0.5).values() == [2]
