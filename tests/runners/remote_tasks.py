@@ -224,3 +224,7 @@ async def sleep_and_note(file: Path, value: int) -> int:
     note(file, os.getpid())
     await asyncio.sleep(0.05)
     return value
+
+
+async def with_session_until_cancelled(path: str, session: int) -> None:
+    await sleep_until_cancelled(path)

@@ -112,6 +112,7 @@ class FarHost:
         self._loop = asyncio.new_event_loop()
         self._has_events = asyncio.Event()
         self._is_leaving = False
+        self._has_left = False
         self._is_over = asyncio.Event()
         self._processor_time = time.process_time()
         self._threads = FarThreads(self._name, start.threads, self._loop)
@@ -144,7 +145,9 @@ class FarHost:
                     await self._is_over.wait()
             except TimeoutError:
                 self._report()
-                if time.monotonic() - self._heard > LEASE and not self._is_leaving:
+                if time.monotonic() - self._heard > LEASE:
+                    if self._has_left:  # and the home does not ask whether it has
+                        break
                     self._leave()
 
     def _report(self) -> None:
@@ -290,8 +293,7 @@ class FarHost:
             failure = in_words(error, own_frames=1)
         self._report()
         self.tell("left", failure)
-        if time.monotonic() - self._heard > LEASE:
-            self._is_over.set()  # nobody listens
+        self._has_left = True
 
 
 class FarCall:
