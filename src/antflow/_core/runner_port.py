@@ -5,7 +5,7 @@ A `Runner` calls the tasks of one stage in one run. A `RunnerKind` makes one for
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from antflow._core.counters import Counters
@@ -112,10 +112,6 @@ class StageHome(Protocol):
 
     def abandon(self, worker: WorkerBook, call: Any) -> None:
         """A call goes on although it is no longer wanted: its worker waits for this future."""
-        ...
-
-    def create_task(self, work: Coroutine[Any, Any, None], name: str) -> Awaitable[None]:
-        """Start an `asyncio.Task` in the run's context; the runner ends it in `Runner.close`."""
         ...
 
     def fail(self, error: BaseException) -> None:

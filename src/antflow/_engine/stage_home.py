@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from antflow._core.counters import Counters
@@ -46,9 +46,6 @@ class EngineHome:
 
     def abandon(self, worker: WorkerBook, call: asyncio.Future[Any]) -> None:
         self._crew.abandon(worker, call)
-
-    def create_task(self, work: Coroutine[Any, Any, None], name: str) -> Awaitable[None]:
-        return self._supervisor.tasks.create_side(work, name)
 
     def fail(self, error: BaseException) -> None:
         self._supervisor.fail(error)
