@@ -31,6 +31,7 @@ IMPLIES = {
     "pty": ("tests.pty_screen.PtyScreen", "pty", "posix.openpty", "posix.forkpty"),
     "notebook": ("nbclient", "ipykernel"),
     "browser": ("tests.browser.a_browser",),
+    "cluster": ("tests.runners.clusters.start_dask", "tests.runners.clusters.start_ray"),
 }
 """Marker → modules, or names in them, that imply it. Each of these markers implies `real_time`."""
 

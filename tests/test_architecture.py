@@ -34,13 +34,14 @@ SOURCE = ROOT / "src" / "antflow"
 # is a layer of its own: neither may import the other unless its row says so.
 LAYERS: dict[str, set[str]] = {
     "": {
-        *("cli", "executor", "display", "sinks", "sinks/report", "journal", "testing"),
+        *("cli", "executor", "display", "sinks", "sinks/report", "journal", "runners", "testing"),
         *("_monitor", "_engine", "_engine/limits", "_engine/children", "_core"),
     },
     "cli": {"", "cli/demo", "display", "sinks", "sinks/report", "journal", "_monitor", "_core"},
     "cli/demo": {"", "cli"},
     "executor": {"sinks", "_engine", "_core"},
     "journal": {"_postgres", "_core"},
+    "runners": {"_engine/remote", "_core"},
     "sinks": {"sinks/report", "_postgres", "_core"},
     "sinks/report": {"sinks", "_core"},
     "testing": {"_monitor", "_core"},
@@ -52,6 +53,7 @@ LAYERS: dict[str, set[str]] = {
     "_engine/children": {"_core"},
     "_engine/loop_health": {"_engine", "_core"},
     "_postgres": {"_core"},
+    "_engine/remote": {"_engine", "_core"},
     "_core": set(),
 }
 
@@ -91,16 +93,27 @@ EVEN_SO: dict[str, list[str]] = {
 THIRD_PARTY: dict[str, list[str]] = {
     "asyncpg": ["_postgres/server.py"],
     "click": ["cli/*"],
+    "cloudpickle": ["runners/dask_runner.py"],  # which `distributed` brings
+    "distributed": ["runners/dask_runner.py"],
     "msgspec": ["journal/msgspec_codec.py"],
     # The user says what to import; and each sink is loaded with its first use.
-    "a name computed at run time": ["cli/target.py", "sinks/__init__.py"],
+    "a name computed at run time": ["cli/target.py", "runners/__init__.py", "sinks/__init__.py"],
     "prometheus_client": ["sinks/prometheus.py"],
+    "ray": ["runners/ray_runner.py"],
     "rich": ["display/*"],
     "opentelemetry": ["sinks/opentelemetry.py"],
     "typing_extensions": ["_core/type_variables.py"],
     "uvloop": ["loops.py"],
 }
-OPTIONAL = {"asyncpg", "msgspec", "opentelemetry", "prometheus_client", "uvloop"}
+OPTIONAL = {
+    "asyncpg",
+    "distributed",
+    "msgspec",
+    "opentelemetry",
+    "prometheus_client",
+    "ray",
+    "uvloop",
+}
 
 # Names that are not used anywhere, with the reason.
 BANNED: dict[str, str] = {
@@ -137,7 +150,12 @@ ALLOWED: dict[str, list[str]] = {
     ],
     # Of bytes within those that are being unpickled anyway; and of those of a file that is the
     # user's, who has asked for it.
-    "pickle.loads": ["_core/error_copies.py", "journal/pickle_codec.py"],
+    "pickle.loads": [
+        "_core/error_copies.py",
+        "journal/pickle_codec.py",
+        "runners/dask_runner.py",  # between a run and the user's own cluster, which pickles too
+        "runners/ray_runner.py",
+    ],
 }
 
 

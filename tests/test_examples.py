@@ -95,6 +95,12 @@ PRINTS = {
         r"<RunResults: \d+ ok, 0 failed>; [3-9] times it was too fast, and [3-9] texts waited",
         "\n220 answers stored",
     ],
+    "many_machines": [
+        "200 items are through",
+        "the longest way has 124 steps",
+        "0 retries",
+        r"workers like End@127\.0\.0\.1-W0",
+    ],
     "metrics_for_prometheus": [
         r'antflow_pipeline_items_total{outcome="completed",pipeline="pages"} 380\.0',
         r'antflow_pipeline_items_total{outcome="failed",pipeline="pages"} 20\.0',

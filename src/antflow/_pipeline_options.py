@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal, TypeAlias, TypedDict, cast, get_args
 from unicodedata import normalize
@@ -22,6 +23,7 @@ from antflow._core.checks import (
 )
 from antflow._core.error_kinds import ErrorKinds, check_stop_on
 from antflow._core.errors import PipelineError, StageValidationError
+from antflow._core.executor_kind import RunnerKind
 from antflow._core.failure_limit import FailureLimit, check_max_failures
 from antflow._core.file_names import check_home
 from antflow._core.foreign import attribute, is_a
@@ -190,6 +192,7 @@ def checked_stages(stages: object) -> tuple[Stage, ...]:
         seen[name] = index
         if stage.pull and not index:
             raise StageValidationError(f"Stage {stage.name!r}: pull=True: not for the first stage")
+        stage = _placed(stage)
         _check_processes(stage)
         for text in idle_options(stage):
             warn("stage %s: %s", clean(stage.name), clean(text))
@@ -199,6 +202,19 @@ def checked_stages(stages: object) -> tuple[Stage, ...]:
 
 def _listed(stages: object) -> list[Any] | None:
     return list(stages) if isinstance(stages, Sequence) and not isinstance(stages, str) else None
+
+
+def _placed(stage: Stage) -> Stage:
+    """The stage with the runner that its address stands for, if it has one; checked for it."""
+    kind = stage.executor
+    if isinstance(kind, str) and "://" in kind:
+        from antflow.runners.schemes import runner_kind  # few have a cluster
+
+        kind = runner_kind(stage, kind)
+        stage = replace(stage, executor=kind)
+    if isinstance(kind, RunnerKind):
+        kind.check(stage)
+    return stage
 
 
 def _check_processes(stage: Stage) -> None:

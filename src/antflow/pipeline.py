@@ -25,6 +25,7 @@ from typing import (
     Any,
     Generic,
     Self,
+    TypeVar,
     Unpack,
     get_args,
     overload,
@@ -391,15 +392,8 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         """
         if workers is not None and not isinstance(workers, Mapping):
             raise refusal(TypeError, "workers", workers, "must be a dict: stage name → workers")
-        names = [stage.name for stage in self._stages]
-        stages = list(self._stages)
-        for name, wanted in {**(workers or {}), **more}.items():
-            index = stage_index("stage", name, names)
-            stages[index] = changed(stages[index], workers=wanted)
-        other = copy(self)
-        other._runs = PipelineRuns(self._runs.owner)
-        other._stages = checked_stages(stages)
-        return other
+        wanted = {**(workers or {}), **more}
+        return with_options(self, {name: {"workers": count} for name, count in wanted.items()})
 
     # Running
 
@@ -1023,3 +1017,24 @@ def _held_at_most(stages: Sequence[Stage]) -> int:
 
 def _forget(_: PipelineResult[Any]) -> None:
     """Takes results that are not collected."""
+
+
+P = TypeVar("P", bound=Pipeline[Any, Any])
+
+
+def with_options(pipeline: P, options: Mapping[str, Mapping[str, Any]]) -> P:
+    """A pipeline like this one, with other options of some stages, by their names.
+
+    Raises:
+        ValueError: There is no such stage.
+        StageValidationError: A value is not allowed.
+    """
+    stages = list(pipeline._stages)
+    names = [stage.name for stage in stages]
+    for name, given in options.items():
+        index = stage_index("stage", name, names)
+        stages[index] = changed(stages[index], **given)
+    other = copy(pipeline)
+    other._runs = PipelineRuns(pipeline._runs.owner)
+    other._stages = checked_stages(stages)
+    return other

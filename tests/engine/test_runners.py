@@ -8,7 +8,7 @@ import pytest
 
 from antflow import Pipeline, Stage
 from antflow._core.ledger import WorkerBook
-from antflow._core.ports import Runner
+from antflow._core.runner_port import Runner
 from antflow._engine import stage_run
 from antflow.testing import run_virtual
 
@@ -17,6 +17,9 @@ class FarAway:
     """A runner that notes for whom it calls what."""
 
     shares_memory = True
+    enters_resources = False
+    nodes = 0
+    ready = None
     child_cpu_seconds = 0.0
     thread_cpu_seconds = 0.0
 
@@ -24,6 +27,7 @@ class FarAway:
         self.takes_async = takes_async
         self.calls: list[tuple[int, int, str, Any]] = []
         self.left: list[int] = []
+        self.is_closed = False
 
     async def call(self, worker: WorkerBook, task: Any, /, *args: Any, **kwargs: Any) -> Any:
         self.calls.append((worker.stage, worker.index, task.__name__, args))
@@ -32,6 +36,9 @@ class FarAway:
 
     async def leave(self, worker: WorkerBook) -> None:
         self.left.append(worker.index)
+
+    async def close(self) -> None:
+        self.is_closed = True
 
 
 def plain_task(value: int) -> int:
@@ -53,6 +60,7 @@ def test_runner_is_told_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_with(runner, monkeypatch) == [4]
     assert runner.calls == [(0, 0, "plain_task", (1,))]
     assert runner.left == [0]
+    assert runner.is_closed
 
 
 def test_runner_that_takes_async_tasks_is_given_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,18 @@ from typing import Any
 import antflow
 import antflow.builder
 import antflow.display
+import antflow.runners
 import antflow.sinks
 import antflow.testing
 
-PACKAGES = (antflow, antflow.builder, antflow.display, antflow.sinks, antflow.testing)
+PACKAGES = (
+    antflow,
+    antflow.builder,
+    antflow.display,
+    antflow.runners,
+    antflow.sinks,
+    antflow.testing,
+)
 
 NO_ROW = {
     "Advice": "a value, received",
@@ -24,6 +32,13 @@ NO_ROW = {
     "AsyncExecutor.map_iter.iterables": "what Python's zip takes; what it raises comes out",
     "CurrentItem.checkpoint.value": "anything; what a journal's codec refuses, it refuses",
     "NotSerialisable": "an error, received",
+    "WorkerLostError": "an error, received",
+    "DaskRunner.check": "called by the pipeline",
+    "DaskRunner.runner": "called by the run",
+    "RayRunner.check": "called by the pipeline",
+    "RayRunner.runner": "called by the run",
+    "RunnerKind.check": "called by the pipeline",
+    "RunnerKind.runner": "called by the run",
     "BaseDashboard.on_finish": "called by the run",
     "BaseDashboard.on_start": "called by the run",
     "BaseDashboard.on_update": "called by the run",

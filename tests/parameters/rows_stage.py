@@ -261,7 +261,7 @@ STAGE_ROWS: dict[str, tuple[str, list[Any], list[Any]]] = {
         [None, 0, 1.5, backoff(), lambda attempt: 1.0],
     ),
     "executor": (
-        "must be one of 'auto', 'thread', 'process', 'inline', or a concurrent.futures.Executor",
+        "must be one of 'auto', 'thread', 'process', 'inline', a concurrent.futures.Executor, ",
         [*NO_WORDS, "threads", ThreadPoolExecutor],
         ["auto", "thread", "process", "inline", ThreadPoolExecutor(1)],
     ),

@@ -12,12 +12,12 @@ import pytest
 from antflow import AntFlowError, Limit, Pipeline, Retry, RetryAfter, Stage, TooManyFailures
 from antflow.testing import run_virtual
 
-from . import rows_builder, rows_executor, rows_pipeline, rows_sinks, rows_stage
+from . import rows_builder, rows_executor, rows_pipeline, rows_runners, rows_sinks, rows_stage
 from .public import NO_ROW, has_no_row, public_callables, public_parameters
 from .rows_stage import work
 from .values import Measured, Row, Whole, shown
 
-TABLES = (rows_stage, rows_pipeline, rows_builder, rows_executor, rows_sinks)
+TABLES = (rows_stage, rows_pipeline, rows_builder, rows_executor, rows_runners, rows_sinks)
 ROWS: dict[str, Row] = {name: row for table in TABLES for name, row in table.ROWS.items()}
 USES = {name: use for table in TABLES for name, use in table.USES.items()}
 

@@ -63,18 +63,30 @@ class TaskFailedError(AntFlowError, RuntimeError):
 
 
 class WorkerLostError(TaskFailedError):
-    """An item's task ended the process it ran in, three times over.
+    """The process in which an item's task ran has ended, three times over.
+
+    Or once, where a task must not be repeated; see `antflow.runners.DaskRunner`.
 
     Args:
         task_name: The task's name.
         original_exception: The error noticed here.
+        times: How many processes were lost.
+
+    Attributes:
+        times: The same.
     """
 
     stands_for_original = False
 
+    def __init__(self, task_name: str, original_exception: BaseException, times: int = 3) -> None:
+        super().__init__(task_name, original_exception)
+        self.args = (task_name, original_exception, times)
+        self.times = times
+
     def __str__(self) -> str:
         why = f"{type_name(self.original_exception)}: {safe_str(self.original_exception)}"
-        return f"task {self.task_name!r} ended its process again and again ({why})"
+        how = "ended its process again and again" if self.times > 1 else "was lost with its process"
+        return f"task {self.task_name!r} {how} ({why})"
 
 
 class RetryAfter(AntFlowError, RuntimeError):

@@ -61,6 +61,7 @@ class WorkerBook:
         stage: Index of its stage.
         index: Its number within the stage.
         name: ``"Fetch-W0"``, once it has begun.
+        node: The machine of a cluster where its tasks run, ``"10.0.0.7"``; "" if they run here.
         item: What it works on: an envelope (in a running pipeline) or an item's key (in a ledger
             folded from transitions); ``None`` when it has nothing.
         more: The other items of its batch.
@@ -97,6 +98,7 @@ class WorkerBook:
         "limited_calls",
         "more",
         "name",
+        "node",
         "own_wait",
         "since",
         "stage",
@@ -111,6 +113,7 @@ class WorkerBook:
         self.stage: int = stage
         self.index: int = index
         self.name: str = ""
+        self.node: str = ""
         self.item: Any = None
         self.more: list[Any] | tuple[()] = ()
         self.given: Sequence[Any] = ()

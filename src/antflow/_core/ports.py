@@ -21,7 +21,7 @@ from antflow._core.recalled import Counted, Known
 from antflow._core.result import PipelineResult
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import DashboardSnapshot, ErrorSummary, LoopStall, PipelineStats
-from antflow._core.stage import Stage, TaskFunc
+from antflow._core.stage import Stage
 from antflow._core.step import Step
 from antflow._core.transition import Transition
 from antflow._core.waits import Wait
@@ -323,38 +323,6 @@ class Guard(Protocol):
         Raises:
             BaseException: The error itself, if it ends the program (`KeyboardInterrupt`).
         """
-        ...
-
-
-class Runner(Protocol):
-    """Calls the tasks of one stage, somewhere."""
-
-    @property
-    def takes_async(self) -> bool:
-        """Whether it calls ``async`` tasks too; else they run on the event loop, without it."""
-        ...
-
-    @property
-    def shares_memory(self) -> bool:
-        """Whether functions are called with the very objects, not with copies of them."""
-        ...
-
-    @property
-    def child_cpu_seconds(self) -> float:
-        """Seconds of processor time that functions took in its own processes."""
-        ...
-
-    @property
-    def thread_cpu_seconds(self) -> float:
-        """Seconds of processor time that functions took in its own threads."""
-        ...
-
-    async def call(self, worker: WorkerBook, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
-        """Call ``task`` for a worker, and await its answer if necessary."""
-        ...
-
-    async def leave(self, worker: WorkerBook) -> None:
-        """A worker leaves: release what it alone had."""
         ...
 
 

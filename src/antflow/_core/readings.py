@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from antflow._core.counters import Counters, CounterStats, summed
 from antflow._core.durations import SHORTEST_RUN, SHORTEST_WAIT, Durations
-from antflow._core.ledger import Ledger
+from antflow._core.ledger import Ledger, StageBook
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import PipelineStats, StageStats
 from antflow._core.tally import Tally
@@ -38,6 +38,7 @@ class StageGauge:
         batches: How often its tasks were called with a batch.
         batched_items: How many items those batches had.
         counters: What its tasks count.
+        nodes: Worker processes of a cluster that call its tasks; 0 if they run here.
     """
 
     workers: int
@@ -53,6 +54,7 @@ class StageGauge:
     batches: int = 0
     batched_items: int = 0
     counters: Counters | None = None
+    nodes: int = 0
 
 
 class Reading:
@@ -189,6 +191,7 @@ def _stage_stats(name: str, tally: Tally, gauge: StageGauge, now: float) -> Stag
     stats.run_times = Durations(tries, SHORTEST_RUN, tally.run_times)
     stats.queue_waits = Durations(tries + in_progress, SHORTEST_WAIT, tally.queue_waits)
     stats.made_items = tally.emitted
+    stats.nodes = gauge.nodes
     stats.batches = gauge.batches
     stats.batched_items = gauge.batched_items
     stats.running_workers = standing["busy"]
@@ -201,9 +204,14 @@ def _stage_stats(name: str, tally: Tally, gauge: StageGauge, now: float) -> Stag
     return stats
 
 
-def worker_names(facts: RunFacts, gauges: Sequence[StageGauge]) -> dict[str, list[str]]:
+def worker_names(
+    facts: RunFacts, gauges: Sequence[StageGauge], books: Sequence[StageBook]
+) -> dict[str, list[str]]:
     """Stage name → names of its workers, by number."""
-    return {
-        name: [facts.worker_name(stage, index) for index in range(gauge.workers)]
-        for stage, (name, gauge) in enumerate(zip(facts.stage_names, gauges, strict=True))
-    }
+    names: dict[str, list[str]] = {}
+    for stage, (gauge, book) in enumerate(zip(gauges, books, strict=True)):
+        nodes = {index: worker.node for index, worker in book.workers.copy().items()}
+        names[facts.stage_names[stage]] = [
+            facts.worker_name(stage, index, nodes.get(index, "")) for index in range(gauge.workers)
+        ]
+    return names

@@ -33,6 +33,7 @@ class RunFacts:
         """The Unix time of a monotonic reading. One anchor per run, so order is preserved."""
         return self.started_wall + (mono - self.started_mono)
 
-    def worker_name(self, stage: int, index: int, /) -> str:
-        """``"Fetch-W0"``."""
-        return f"{self.stage_names[stage]}-W{index}"
+    def worker_name(self, stage: int, index: int, node: str = "", /) -> str:
+        """``"Fetch-W0"``; with the machine where it works, ``"Fetch@10.0.0.7-W0"``."""
+        at = f"@{node}" if node else ""
+        return f"{self.stage_names[stage]}{at}-W{index}"

@@ -186,6 +186,8 @@ class StageStats(Portable):
             are ``failed_items``.
         retries_by_type: The same of failed tries that another one follows, or that were held;
             together they are ``retried_items``.
+        nodes: Worker processes of a cluster that call its tasks (``executor="dask://…"``), or that
+            did so last; 0 for a stage whose tasks run here.
     """
 
     stage_name: str
@@ -229,6 +231,7 @@ class StageStats(Portable):
     counters: dict[str, CounterStats] = field(default_factory=dict[str, CounterStats])
     errors_by_type: dict[str, int] = field(default_factory=dict[str, int])
     retries_by_type: dict[str, int] = field(default_factory=dict[str, int])
+    nodes: int = 0
 
     @property
     def through_items(self) -> int:

@@ -22,6 +22,7 @@ from antflow._core.checks import (
 )
 from antflow._core.error_kinds import ErrorKinds, check_stop_on
 from antflow._core.errors import RetryAfter, StageValidationError
+from antflow._core.executor_kind import RunnerKind
 from antflow._core.failure_limit import FailureLimit, Failures, check_max_failures
 from antflow._core.foreign import asked, attribute, is_a, is_plain, type_name
 from antflow._core.hold_times import HoldTime
@@ -55,7 +56,7 @@ from antflow._core.stage_checks import (
     is_generator,
     is_ordinary,
 )
-from antflow._core.text import clean, cut, safe_repr
+from antflow._core.text import clean, cut, safe_repr, safe_str
 from antflow._core.type_variables import In, Out
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ if TYPE_CHECKING:
         retry_on: Errors
         give_up_on: Errors
         wait: RetryWait | None
-        executor: ExecutorName | Executor
+        executor: ExecutorName | str | Executor | RunnerKind
         batch_wait: float | None
         resource_scope: ResourceScope
         max_failures: FailureLimit | None
@@ -199,10 +200,11 @@ class Stage(Generic[In, Out]):
             of `task_wait_seconds` and `stage_wait_seconds`.
         executor: Where plain functions run: in a thread ("thread", "auto"), in a process
             ("process"), on the event loop ("inline", which must not block), or in your own
-            `concurrent.futures.Executor`. For a process, everything must be picklable: the plain
-            functions (defined at the top of a module), their arguments and their return values,
-            which are never generators. `resources` are entered in the process: they need
-            ``resource_scope="worker"``, and no ``async`` task next to them.
+            `concurrent.futures.Executor`; or where all tasks run, ``async`` ones too: on a cluster
+            (``"dask://host:8786"``, `antflow.runners.DaskRunner`). For a process, everything must
+            be picklable: the plain functions (defined at the top of a module), their arguments and
+            their return values, which are never generators. `resources` are entered in the
+            process: they need ``resource_scope="worker"``, and no ``async`` task next to them.
         batch: Call the tasks with a list of up to this many values; they return a list of as many
             answers, in the same order: a value, `Drop`, or an exception for an item that failed. If
             a task raises, all have failed; on the last try each item is tried alone, so that none
@@ -258,7 +260,7 @@ class Stage(Generic[In, Out]):
     retry_on: Errors = option(check_errors, Exception)
     give_up_on: Errors = option(check_give_up, ())
     wait: RetryWait | None = option(or_none(check_wait), None)
-    executor: ExecutorName | Executor = option(check_executor, "auto")
+    executor: ExecutorName | str | Executor | RunnerKind = option(check_executor, "auto")
     batch: int | None = option(check_batch, None)
     batch_wait: float | None = option(or_none(check_seconds), None)
     expand: bool = option(check_flag, False)
@@ -572,7 +574,8 @@ def idle_options(stage: Stage) -> Iterator[str]:
         yield told("queue_capacity", "with pull=True: nothing waits before the stage")
     if is_given("resource_scope") and not stage.resources:
         yield told("resource_scope", "without resources")
-    if stage.executor not in ("auto", "inline") and all(map(is_async, stage.tasks)):
+    is_here = isinstance(stage.executor, Executor) or stage.executor in ("thread", "process")
+    if is_here and all(map(is_async, stage.tasks)):
         yield told("executor", "where every task is async: those run on the event loop")
 
 
@@ -590,6 +593,8 @@ def _option_text(value: Any) -> str:
         text = ", ".join([f"{_option_text(key)}: {_option_text(value[key])}" for key in value])
     elif kind is str:
         text = value
+    elif isinstance(value, RunnerKind):
+        text = safe_str(value)
     elif is_plain(value) or kind is Limit or kind is Retry or kind is Failures:
         text = repr(value)
     else:

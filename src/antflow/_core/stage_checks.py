@@ -24,6 +24,7 @@ from antflow._core.checks import (
     refusal,
     takes,
 )
+from antflow._core.executor_kind import RunnerKind
 from antflow._core.foreign import is_a
 from antflow._core.hold_times import hold_seconds
 from antflow._core.limit import Limit
@@ -233,10 +234,13 @@ def check_hold_on(refuse: Refuse, name: str, hold_on: object) -> None:
 
 
 def check_executor(refuse: Refuse, name: str, executor: object) -> None:
-    """Refuse what is neither one of the words nor an executor."""
-    if not isinstance(executor, Executor):
+    """Refuse what is neither one of the words, nor an address, nor an executor or runner."""
+    if isinstance(executor, str) and "://" in executor:
+        return  # `antflow.runners` knows the schemes
+    if not isinstance(executor, (Executor, RunnerKind)):
         names = ("auto", "thread", "process", "inline")
-        check_choice(refuse, name, executor, names, ", or a concurrent.futures.Executor")
+        others = ', a concurrent.futures.Executor, or a cluster ("dask://…", DaskRunner(…))'
+        check_choice(refuse, name, executor, names, others)
 
 
 def check_resources(refuse: Refuse, name: str, resources: object) -> None:

@@ -24,6 +24,7 @@ class Tally:
         begun: When each worker that has an item began with it.
         waits: Number of a worker → why it waits, since when, and with how many items, if it does.
         more: Number of a worker → how many items it has besides the one in hand, if any.
+        nodes: Number of a worker → the machine of a cluster where its tasks run, if they do there.
         statuses: Number of a worker → what its task says of the item in hand, if it says anything.
 
     Lists with an entry for each worker:
@@ -59,6 +60,7 @@ class Tally:
         "ids",
         "indexes",
         "more",
+        "nodes",
         "queue_waits",
         "retried",
         "retries",
@@ -87,6 +89,7 @@ class Tally:
         self.waits: dict[int, tuple[Waiting, float, int]] = {}
         self.more: dict[int, int] = {}
         self.statuses: dict[int, str] = {}
+        self.nodes: dict[int, str] = {}
         for index, worker in workers.items():
             held, since = 0, worker.since
             if (item := worker.item) is None:
@@ -107,6 +110,8 @@ class Tally:
             self.completed_each.append(worker.completed)
             self.failed_each.append(worker.failed)
             self.busy_each.append(worker.busy)
+            if worker.node:
+                self.nodes[index] = worker.node
             if (reason := worker.waits_for) is not None:
                 self.waits[index] = (reason, worker.waits_since, held)
         self.entered: int = book.entered

@@ -8,9 +8,12 @@ into the event loop.
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import CoroutineType
 from typing import Any
 
 from antflow._core.error_copies import Parcel, in_parcels, out_of_parcels, packed, unpacked
+from antflow._core.foreign import is_a, is_awaitable
+from antflow._core.text import safe_str
 from antflow._core.tracebacks import trimmed
 
 ValueOrError = tuple[Any, BaseException | None]
@@ -64,3 +67,44 @@ def _received(value: Any, parcel: Parcel | None, is_batch: bool) -> Answer:
     if is_batch:
         value = out_of_parcels(value)
     return Answer(value, None if parcel is None else unpacked(parcel), is_batch)
+
+
+def sendable(
+    name: str, value: Any, is_batch: bool, dumps: Callable[[Any], bytes], place: str
+) -> tuple[bytes, str]:
+    """What a task returned, pickled, to be sent from another process.
+
+    Args:
+        name: The task's name.
+        value: What it returned.
+        is_batch: Whether that is a list that may have errors in it.
+        dumps: Pickles it.
+        place: The process, in the words of a message: ``"its child process"``.
+
+    Returns:
+        The pickled value, and the name of its type.
+
+    Raises:
+        TypeError: It cannot be pickled, or is an awaitable.
+    """
+    kind = type(value).__qualname__
+    if is_awaitable(value):
+        if is_a(value, CoroutineType):
+            value.close()
+        raise TypeError(f"task {name} returned an awaitable ({kind}) in {place}")
+    try:
+        return dumps(in_parcels(value) if is_batch else value), kind
+    except Exception as error:
+        raise TypeError(
+            f"task {name} returned a {kind}, which cannot be sent from {place}: {safe_str(error)}"
+        ) from error
+
+
+def unloadable(name: str, kind: str, fault: BaseException, place: str) -> TypeError:
+    """The error for what a task returned in another process, and cannot be loaded in this one."""
+    error = TypeError(
+        f"task {name} returned a {kind}, which cannot be loaded from {place}: "
+        f"{type(fault).__name__}: {safe_str(fault)}"
+    )
+    error.__cause__ = fault
+    return error

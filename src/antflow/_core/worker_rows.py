@@ -95,7 +95,8 @@ class WorkerRows:
         attempts = zip(tally.indexes, tally.attempts, strict=True)
         at_work = [index + 1 for index, tries in attempts if tries is not None]
         for index in range(max(self._gauges[number].workers, *at_work, 0)):
-            yield index, self._facts.worker_name(number, index), rows.get(index, never_needed)
+            name = self._facts.worker_name(number, index, tally.nodes.get(index, ""))
+            yield index, name, rows.get(index, never_needed)
 
     def _timestamp(self, since: float) -> float | None:
         return None if isnan(since) else self._facts.timestamp(since)

@@ -13,7 +13,8 @@ from functools import partial
 from typing import Any
 
 from antflow._core.foreign import is_a
-from antflow._core.ports import Runner
+from antflow._core.ledger import WorkerBook
+from antflow._core.runner_port import Runner
 from antflow._core.stage import Stage, TaskFunc, attempt_timeout, task_name
 from antflow._core.stage_checks import is_async, is_generator
 from antflow._engine.clock import LoopTimers
@@ -62,6 +63,8 @@ def calls_of(
             call = partial(expansion.expand, call, in_time)
         elif in_time is not None:
             call = partial(in_time.call, call)
+        if in_time is not None and in_runner and runner.ready is not None:
+            call = partial(_once_ready, runner.ready, call)
         limits_of_tasks = stage.task_concurrency_limits
         if limits_of_tasks and (most := limits_of_tasks.get(task_name(task))) is not None:
             call = partial(_a_few_at_once, crew, call, limits.gate(most))
@@ -78,6 +81,11 @@ def _in_runner(
     call: Callable[..., Awaitable[Any]], task: TaskFunc, /, *args: Any, **kwargs: Any
 ) -> Awaitable[Any]:
     return call(seat_here().worker, task, *args, **kwargs)
+
+
+async def _once_ready(ready: Callable[[WorkerBook], Awaitable[Any]], call: Call, value: Any) -> Any:
+    await ready(seat_here().worker)
+    return await call(value)
 
 
 async def _generator(task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import time
 from collections.abc import Awaitable, Generator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -12,6 +12,7 @@ from weakref import ref
 
 from antflow._core.checks import check_seconds
 from antflow._core.envelope import Envelope
+from antflow._core.item_facts import Checkpoints, FarSeat, ItemFacts, far_seat
 from antflow._core.ledger import WorkerBook
 from antflow._core.stage import Stage
 from antflow._core.text import safe_str
@@ -64,7 +65,7 @@ def outer_seats() -> tuple[ref[Seat], ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoints:
+class HomeCheckpoints:
     """The values that the tasks of a stage keep for later tries of an item.
 
     Args:
@@ -205,6 +206,8 @@ def set_task_status(status: str, min_interval: float = 0.0) -> bool:
     """
     min_interval = check_seconds(ValueError, "min_interval", min_interval)
     seat = current_seat.get()
+    if seat is None and (far := far_seat.get()) is not None:
+        return _say_from_afar(far, status, min_interval)
     if seat is None or seat.worker.item is None:
         return False
     worker, now = seat.worker, seat.run.timers.now()
@@ -217,26 +220,58 @@ def set_task_status(status: str, min_interval: float = 0.0) -> bool:
     return True
 
 
+def _say_from_afar(seat: FarSeat, status: str, min_interval: float) -> bool:
+    now = time.monotonic()
+    if seat.said and now - seat.said[-1] < min_interval:
+        return False
+    seat.said[:] = [now]
+    seat.say(safe_str(status))
+    return True
+
+
 def _items_here(name: str) -> list[CurrentItem]:
     seat = current_seat.get()
+    if seat is None and (far := far_seat.get()) is not None:
+        return [_current(facts, checkpoints) for facts, checkpoints in far.items]
     if seat is None or seat.worker.item is None:
         raise RuntimeError(f"{name} works only inside a task of a running pipeline")
-    return [_describe(seat, envelope) for envelope in seat.worker.given or [seat.worker.item]]
+    held = [HeldEnvelope(seat, each) for each in seat.worker.given or [seat.worker.item]]
+    return [_current(each.facts, each.checkpoints) for each in held]
 
 
-def _describe(seat: Seat, envelope: Envelope) -> CurrentItem:
-    from hashlib import blake2b  # only where a task asks for its item
+def _current(facts: ItemFacts, checkpoints: Checkpoints) -> CurrentItem:
+    return CurrentItem(facts.id, facts.attempt, facts.stage, facts.run_id, facts.key, checkpoints)
 
-    run_id = seat.run.facts.run_id
-    fate, stage = envelope.fate, seat.stage
-    if (memory := seat.run.memory) is not None:
-        scope = memory.id
-        place: Any = [type(envelope.id).__name__, safe_str(envelope.id)]
-    else:
-        scope = fate.scope or run_id
-        place = fate.place or (envelope.sequence_id, *envelope.branch)
-    parts = (scope, place, stage.name, stage.version)
-    text = json.dumps(parts, sort_keys=True)
-    key = blake2b(text.encode(), digest_size=16).hexdigest()
-    checkpoints = Checkpoints(seat.run, seat.index, envelope)
-    return CurrentItem(envelope.id, envelope.attempts, seat.stage.name, run_id, key, checkpoints)
+
+class HeldEnvelope:
+    """An item that a worker has in hand.
+
+    Args:
+        seat: Where the worker works.
+        envelope: The item.
+
+    Attributes:
+        facts: What its task may ask about it, as it is now.
+        checkpoints: The values that its tasks keep.
+    """
+
+    __slots__ = ("checkpoints", "facts")
+
+    def __init__(self, seat: Seat, envelope: Envelope) -> None:
+        self.checkpoints: Checkpoints = HomeCheckpoints(seat.run, seat.index, envelope)
+        run_id, stage = seat.run.facts.run_id, seat.stage
+        fate = envelope.fate
+        if (memory := seat.run.memory) is not None:
+            scope = memory.id
+            place: Any = [type(envelope.id).__name__, safe_str(envelope.id)]
+        else:
+            scope = fate.scope or run_id
+            place = fate.place or (envelope.sequence_id, *envelope.branch)
+        self.facts = ItemFacts(
+            envelope.id,
+            envelope.attempts,
+            stage.name,
+            run_id,
+            (scope, place, stage.name, stage.version),
+            self.checkpoints.last(),
+        )

@@ -31,7 +31,7 @@ from antflow._core.errors import Drop
 from antflow._core.foreign import attribute, is_a
 from antflow._core.items import STRINGS, is_model, is_table
 from antflow._core.ledger import WorkerBook
-from antflow._core.ports import Runner
+from antflow._core.runner_port import Runner
 from antflow._core.text import safe_repr, safe_str
 from antflow._core.waits import Wait, discard
 from antflow._engine.current import seat_here

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from antflow._core.item_facts import far_seat
 from antflow._core.text import clean, cut, safe_str
 from antflow._engine.current import current_seat
 
@@ -18,13 +19,22 @@ NOWHERE = "-"
 def log_context() -> dict[str, Any]:
     """The run, stage, item and try of the calling task, for logs that take fields.
 
-    Works in plain functions in their threads too, but not in child processes.
+    Works in plain functions in their threads too, and on the workers of a cluster, but not in child
+    processes.
 
     Returns:
         ``{"run": "1f3…", "stage": "Fetch", "item": 42, "attempt": 1}``, where "item" is an item's
         id; in a task that works on a batch, a list of ids. ``{}`` outside a task.
     """
     seat = current_seat.get()
+    if seat is None and (far := far_seat.get()) is not None:
+        facts = [each for each, _ in far.items]
+        return {
+            "run": facts[0].run_id,
+            "stage": facts[0].stage,
+            "item": [each.id for each in facts] if far.is_batch else facts[0].id,
+            "attempt": facts[0].attempt,
+        }
     if seat is None or (first := seat.worker.item) is None:
         return {}
     ids = [envelope.id for envelope in seat.worker.given or [first]]

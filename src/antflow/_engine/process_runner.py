@@ -20,6 +20,9 @@ class Processes:
 
     takes_async = False
     shares_memory = False
+    enters_resources = True
+    nodes = 0
+    ready = None
 
     def __init__(
         self,
@@ -62,3 +65,6 @@ class Processes:
                 seat.kill()
             else:
                 await seat.close()
+
+    async def close(self) -> None:
+        pass

@@ -140,6 +140,7 @@ class StageResources:
         create_task: See `Resources`.
         thread_of: Gives a function that runs functions in a worker's own thread; ``None`` where
             workers have none.
+        is_here: Whether they are entered here, and not where the tasks are called.
     """
 
     def __init__(
@@ -148,8 +149,11 @@ class StageResources:
         of_run: RunResources,
         create_task: CreateTask,
         thread_of: Callable[[WorkerBook], InThread] | None,
+        *,
+        is_here: bool = True,
     ) -> None:
         self._stage = stage
+        self._is_here = is_here
         self._of_run = of_run
         self._create_task = create_task
         self._thread_of = thread_of
@@ -158,8 +162,8 @@ class StageResources:
     async def get(self, worker: WorkerBook) -> dict[str, Any]:
         """A worker's resources, by keyword; entered if this is the first use."""
         stage = self._stage
-        if stage.executor == "process":
-            return {}  # the child process enters its own
+        if not self._is_here:
+            return {}
         if stage.resource_scope == "run":
             return await self._of_run.get(stage.resources)
         is_workers_own = stage.resource_scope == "worker"

@@ -329,7 +329,7 @@ class Run:
 
     def worker_names(self) -> dict[str, list[str]]:
         """Stage name → names of its workers."""
-        return readings.worker_names(self.facts, self.gauges())
+        return readings.worker_names(self.facts, self.gauges(), self.ledger.stages)
 
     def stats(self) -> PipelineStats:
         """The counts, at this moment."""
@@ -421,7 +421,7 @@ class NoRun:
 
     def worker_names(self) -> dict[str, list[str]]:
         """Stage name → names of its workers."""
-        return readings.worker_names(self._facts, self._gauges)
+        return readings.worker_names(self._facts, self._gauges, self._ledger.stages)
 
     def stats(self) -> PipelineStats:
         """Counts that are all zero."""

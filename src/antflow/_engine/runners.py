@@ -12,17 +12,19 @@ from typing import Any
 from antflow._core.counters import Counters
 from antflow._core.foreign import is_awaitable
 from antflow._core.ledger import WorkerBook
-from antflow._core.ports import Runner
+from antflow._core.runner_port import Runner
 from antflow._core.stage import Stage, TaskFunc
 from antflow._core.value_or_error import ValueOrError, call_elsewhere, value_of
 from antflow._engine.crew import Crew
 from antflow._engine.run import Run
+from antflow._engine.stage_home import EngineHome
+from antflow._engine.supervisor import Supervisor
 from antflow._engine.user_errors import call_apart
 from antflow._engine.worker_thread import Answers, WorkerThread, take_over
 
 
 def runner_for(
-    stage: Stage, run: Run, crew: Crew, fail: Callable[[BaseException], None], counters: Counters
+    stage: Stage, run: Run, crew: Crew, supervisor: Supervisor, counters: Counters
 ) -> Runner:
     """The runner that a stage asks for.
 
@@ -30,17 +32,20 @@ def runner_for(
         stage: The stage.
         run: The run.
         crew: Its workers.
-        fail: Ends the run with an error.
+        supervisor: Starts tasks, and ends the run with an error.
         counters: What its tasks count.
     """
     if stage.executor == "process":
         from antflow._engine.process_runner import Processes  # few have a use for pickle and pipes
 
-        return Processes(stage, run, fail, counters)
+        return Processes(stage, run, supervisor.fail, counters)
     if stage.executor == "inline":
         return Inline()
     if isinstance(stage.executor, Executor):
         return Elsewhere(stage.executor, stage.batch is not None)
+    if not isinstance(stage.executor, str):
+        runner: Runner = stage.executor.runner(EngineHome(stage, run, crew, supervisor, counters))
+        return runner
     return Threads(stage.name, crew)
 
 
@@ -48,6 +53,9 @@ class Inline:
     """Functions that do not block, on the event loop."""
 
     takes_async = False
+    enters_resources = False
+    nodes = 0
+    ready = None
     shares_memory = True
     child_cpu_seconds = 0.0
     thread_cpu_seconds = 0.0
@@ -57,6 +65,9 @@ class Inline:
         return await answer if is_awaitable(answer) else answer
 
     async def leave(self, worker: WorkerBook) -> None:
+        pass
+
+    async def close(self) -> None:
         pass
 
 
@@ -71,6 +82,9 @@ class Threads:
     """
 
     takes_async = False
+    enters_resources = False
+    nodes = 0
+    ready = None
     shares_memory = True
     child_cpu_seconds = 0.0
 
@@ -115,11 +129,17 @@ class Threads:
             self._ended += thread.cpu_seconds
             thread.end()
 
+    async def close(self) -> None:
+        pass
+
 
 class Elsewhere:
     """The user's own executor."""
 
     takes_async = False
+    enters_resources = False
+    nodes = 0
+    ready = None
     child_cpu_seconds = 0.0  # unknown, if it has processes
     thread_cpu_seconds = 0.0
 
@@ -141,4 +161,7 @@ class Elsewhere:
         return await result if is_awaitable(result) else result
 
     async def leave(self, worker: WorkerBook) -> None:
+        pass
+
+    async def close(self) -> None:
         pass

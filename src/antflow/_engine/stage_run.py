@@ -109,12 +109,14 @@ class StageRun:
         self._endings = Endings(stage, self._handover, failed_tries)
 
         # How they are tried
-        self._runner = runner_for(stage, run, self.crew, supervisor.fail, self._counters)
+        self._runner = runner_for(stage, run, self.crew, supervisor, self._counters)
         thread_of = None
         if isinstance(self._runner, Threads) and not all(map(is_async, stage.tasks)):
             thread_of = self._runner.in_thread_of
         create_task = supervisor.tasks.create_side
-        self._resources = StageResources(stage, resources, create_task, thread_of)
+        self._resources = StageResources(
+            stage, resources, create_task, thread_of, is_here=not self._runner.enters_resources
+        )
         workers = self.workers
         expansion = Expansion(self._handover, identity, self._runner, lambda: workers.count)
         calls = calls_of(
@@ -171,6 +173,7 @@ class StageRun:
             self._attempt.batches,
             self._attempt.batched_items,
             self._counters,
+            self._runner.nodes,
         )
 
     def inside(self) -> StageInside:
@@ -222,6 +225,7 @@ class StageRun:
         """Release what the stage's tasks used, once no worker is left."""
         for resources in self._resources.rest():
             await self._supervisor.outlive(resources.close)
+        await self._supervisor.outlive(self._runner.close)
         self.release_limits()
         self._calls.close()
 

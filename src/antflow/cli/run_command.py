@@ -28,6 +28,7 @@ from antflow._core.misspellings import did_you_mean
 from antflow._core.same_file import status_of
 from antflow._core.text import clean, counted
 from antflow._monitor.display_choice import automatic_display
+from antflow.cli.cluster_options import placed, takes_places
 from antflow.cli.event_files import sinks_for, takes_sinks
 from antflow.cli.item_lines import FORMATS, Format, ItemSource, format_of
 from antflow.cli.job import Job, how_to_go_on, outputs_of, tell, unwritten_lines
@@ -188,6 +189,7 @@ CANNOT_BE_USED = (JournalOpenError, JournalInUseError, JournalVersionError, Jour
 @takes_shard
 @takes_journal
 @takes_metrics
+@takes_places
 @takes_target
 def command(
     target: str,
@@ -211,7 +213,7 @@ def command(
     max_failures: float | Failures | None,
     stop_on: tuple[tuple[str, ...], ...],
     shard: Shard,
-    **told: Any,  # the options of `takes_sinks`, `takes_metrics` and `takes_journal`
+    **told: Any,  # the options of `takes_sinks`, `takes_metrics`, `takes_journal` …
 ) -> None:
     """Run a pipeline on the lines of a file.
 
@@ -278,7 +280,7 @@ def command(
         if keys and dashboard == "none":
             refuse("--keys: --dashboard none shows nothing that listens")
         dashboard = chosen(dashboard)
-        pipeline = with_workers(pipeline, workers)
+        pipeline = placed(with_workers(pipeline, workers), told)
         id_of = None if keeping is None else keeping.id_of
         source = ItemSource(
             file, form, pipeline, limit, delimiter, is_guess, skip, key, id_of, shard

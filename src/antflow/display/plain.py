@@ -14,7 +14,7 @@ from antflow._core.failures import failure_lines
 from antflow._core.journal_state import journal_trouble
 from antflow._core.sink_counts import lost_text
 from antflow._core.snapshot import ErrorSummary, LoopStall
-from antflow._core.text import clean, clock, tally
+from antflow._core.text import clean, clock, counted, tally
 from antflow._monitor.view import StageView, View
 from antflow.display.bars import LOOP_BUSY, block_text, loop_text, stall_text, state_text
 from antflow.display.canvas import UNICODE, glyphs_for
@@ -154,7 +154,8 @@ def stages_text(stages: Sequence[StageView]) -> str:
     texts: list[str] = []
     for stage in stages[:MOST_STAGES]:
         stats = stage.stats
-        text = f"{stats.stage_name} {stats.running_workers:,}/{stats.workers:,} running, "
+        where = f" on {counted(stats.nodes, 'node')}" if stats.nodes else ""
+        text = f"{stats.stage_name} {stats.running_workers:,}/{stats.workers:,} running{where}, "
         counts = [("queued", stats.pending_items), *_counts(stage, "done")]
         texts.append(text + ", ".join(f"{count:,} {name}" for name, count in counts))
     if len(stages) > MOST_STAGES:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from rich.cells import cell_len
 from rich.text import Text
 
+from antflow._core.text import counted
 from antflow._monitor.view import StageView
 from antflow.display.canvas import Canvas, Pieces, joined
 from antflow.display.numbers import count_text, duration_text, rate_text
@@ -72,7 +73,8 @@ def _fullness(stage: StageView) -> tuple[float, str]:
 def _running(canvas: Canvas, stage: StageView) -> Pieces:
     stats = stage.stats
     text = f"{stats.running_workers:,}/{stats.workers:,}"
-    return [(text, "bold" if stats.running_workers else "dim")]
+    where = [(f" on {counted(stats.nodes, 'node')}", "dim")] if stats.nodes else []
+    return [(text, "bold" if stats.running_workers else "dim"), *where]
 
 
 def _waiting(canvas: Canvas, stage: StageView) -> Pieces:

@@ -34,7 +34,7 @@ from antflow._core.errors import PipelineError
 from antflow._core.log import warn
 from antflow._core.stage import task_name
 from antflow._core.text import clean, safe_str
-from antflow._core.value_or_error import ValueOrError
+from antflow._core.value_or_error import ValueOrError, unloadable
 from antflow._engine.children.child_main import (
     NAME_PREFIX,
     NOTHING,
@@ -223,10 +223,7 @@ class Child:
         if (miscounted := self._miscounted) is not None:
             return None, miscounted
         if fault is not None:
-            raise TypeError(
-                f"task {name} returned a {note}, which cannot be loaded from its child process: "
-                f"{type(fault).__name__}: {safe_str(fault)}"
-            ) from fault
+            raise unloadable(name, note, fault, "its child process")
         return value, None
 
     def _hear(self, connection: Connection[Any, Any]) -> tuple[Any, BaseException | None, Any]:

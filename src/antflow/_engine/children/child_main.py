@@ -28,13 +28,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from types import CoroutineType, FrameType
+from functools import partial
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from antflow._core.counters import Counters, counters_here
-from antflow._core.error_copies import Failure, in_parcels, in_parts, in_words
-from antflow._core.foreign import is_a, is_awaitable
+from antflow._core.error_copies import Failure, in_parts, in_words
 from antflow._core.text import safe_str
+from antflow._core.value_or_error import sendable
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -44,6 +45,8 @@ UNGUARDED = 78
 """Exit code of a child that would start a pipeline while it imports the program (EX_CONFIG)."""
 
 NOTHING = pickle.dumps(None)
+
+_dumps = partial(pickle.dumps, protocol=pickle.HIGHEST_PROTOCOL)
 
 SECONDS_AS_ORPHAN = 1.0
 """How long a child outlives its parent, to leave its resources if it has nothing else to do."""
@@ -252,7 +255,7 @@ def _answer(
         function, args, kwargs, factories, is_batch = question
         _enter(factories, values, resources)
         value = function(*args, **kwargs, **values)
-        return _packed(name, value, in_parcels(value) if is_batch else value)
+        return sendable(name, value, is_batch, _dumps, "its child process")
     except BaseException as error:  # why: the parent judges it
         return in_parts(error), in_words(error, own_frames=1)
 
@@ -277,18 +280,3 @@ def _left(resources: ExitStack) -> Failure | None:
     except BaseException as error:  # why: it is on its way out; the parent logs it
         return in_words(error, own_frames=1)
     return None
-
-
-def _packed(name: str, value: Any, sent: Any) -> tuple[bytes, str]:
-    kind = type(value).__qualname__
-    if is_awaitable(value):
-        if is_a(value, CoroutineType):
-            value.close()
-        raise TypeError(f"task {name} returned an awaitable ({kind}) in a child process")
-    try:
-        return pickle.dumps(sent, pickle.HIGHEST_PROTOCOL), kind
-    except Exception as error:
-        raise TypeError(
-            f"task {name} returned a {kind}, which cannot be sent from its child process: "
-            f"{safe_str(error)}"
-        ) from error
