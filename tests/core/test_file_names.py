@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from antflow import Pipeline, Stage, StatusTracker
+from antflow.journal import Journal
 from antflow.sinks import EventLog, JsonlSink, ReportSink, SqliteSink, TraceSink
 
 
@@ -29,6 +30,8 @@ PLACES: dict[str, Callable[[Any], Any]] = {
     "TraceSink": TraceSink,
     "ReportSink": ReportSink,
     "EventLog.open": EventLog.open,
+    "Journal": Journal,
+    "Journal.open": Journal.open,
     "spill": lambda path: StatusTracker(spill=path),
     "Pipeline.journal": lambda path: Pipeline([Stage("A", 1, [str])], journal=path),
     **{name: with_option(name) for name in ("report", "trace", "journal")},

@@ -16,6 +16,7 @@ from antflow._core.checks import (
     refusal,
 )
 from antflow._core.error_kinds import NAME
+from antflow._core.file_names import check_home
 from antflow._core.foreign import is_a
 from antflow._core.stage_checks import is_async
 from antflow._core.text import safe_repr
@@ -120,6 +121,8 @@ class Journal:
             raise refusal(TypeError, "path", path, "must be the path of a file")
         if is_remote(path):
             check_address("path", os.fspath(path))
+        else:
+            check_home("path", os.fspath(path))
         check_choice(ValueError, "durability", durability, get_args(Durability))
         check_choice(ValueError, "on_input_change", on_input_change, get_args(OnInputChange))
         check_choice(ValueError, "on_error", on_error, get_args(OnJournalError))
@@ -174,6 +177,8 @@ class Journal:
         from antflow.journal.codec_choice import codec_of  # SQLite only where a journal is used
         from antflow.journal.reader import JournalReader
 
+        if is_a(path, (str, os.PathLike)) and not is_remote(path):
+            check_home("path", path)
         return JournalReader(path, codec_of(codec, path, trusted))
 
     def __repr__(self) -> str:

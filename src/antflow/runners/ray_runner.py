@@ -37,7 +37,7 @@ def dumps(value: Any) -> bytes:
             return data
     except Exception:  # noqa: S110 # why: the other pickler can do more, or says what it cannot
         pass
-    import ray.cloudpickle
+    import ray.cloudpickle  # pyright: ignore[reportMissingImports]
 
     whole_as: Any = ray.cloudpickle
     whole: bytes = whole_as.dumps(value)
@@ -116,7 +116,7 @@ def _library() -> Any:
         ImportError: It is not installed.
     """
     try:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
     except ImportError as missing:
         raise ImportError("Ray needs the package ray: pip install 'antflow[ray]'") from missing
     return ray
