@@ -26,6 +26,13 @@ def test_journal_error_is_copied_and_pickled(name: str) -> None:
         assert (str(again), vars(again)) == (str(error), vars(error))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_journal_error_is_made_without_calling_its_class(name: str) -> None:
+    """As tblib does, which Dask installs for all exceptions."""
+    kind: type[JournalError] = getattr(antflow, name)
+    assert type(kind.__new__(kind, "no")) is kind
+
+
 def test_every_journal_error_has_been_looked_at() -> None:
     """The list above is not empty by mistake."""
     assert len(NAMES) == 12

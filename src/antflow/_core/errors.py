@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 from antflow._core.checks import check_seconds, refusal
 from antflow._core.foreign import type_name
@@ -213,7 +213,14 @@ class JournalError(PipelineError):
     """A journal cannot be used as asked; the kinds below say why."""
 
 
-class JournalOpenError(JournalError, OSError):
+class _JournalSystemError(JournalError, OSError):
+    # What rebuilds exceptions (tblib, which Dask installs) calls `__new__` of the class, and would
+    # find that of `RuntimeError`, which cannot make an `OSError`.
+    def __new__(cls, *args: Any) -> Self:
+        return OSError.__new__(cls, *args)
+
+
+class JournalOpenError(_JournalSystemError):
     """A file or database cannot be a journal: it holds something else, or cannot be opened."""
 
 
@@ -229,7 +236,7 @@ class JournalCorruptError(JournalError, ValueError):
     """A journal is damaged; the message says where. Nothing in it was changed."""
 
 
-class JournalWriteError(JournalError, OSError):
+class JournalWriteError(_JournalSystemError):
     """A journal could not be written, for example because the disk is full."""
 
 
