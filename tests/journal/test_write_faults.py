@@ -152,9 +152,12 @@ def test_no_more_tries_begin_than_workers_have_in_hand_when_nothing_can_be_writt
 
 
 def test_a_run_that_is_cancelled_while_nothing_can_be_written_ends_at_once(
-    journal: Path, monkeypatch: pytest.MonkeyPatch
+    journal: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It does not wait for the next attempt; the journal is closed, and another run has it."""
+    """It does not wait for the next attempt, and tells what is not in the journal.
+
+    The journal is closed, and another run has it.
+    """
     break_writes(monkeypatch, lambda count: count > 10)
     monkeypatch.setattr(writer, "FIRST_PAUSE", 30.0)
 
@@ -166,6 +169,7 @@ def test_a_run_that_is_cancelled_while_nothing_can_be_written_ends_at_once(
     with pytest.raises(TimeoutError):
         asyncio.run(main())
     assert time.monotonic() - began < 3
+    assert caplog.text.count("not written: ") == 1
     monkeypatch.undo()
     assert len(run(two_stages(Calls()), range(50), journal)) == 50
 

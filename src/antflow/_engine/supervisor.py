@@ -17,9 +17,10 @@ from typing import Any, Protocol
 
 from antflow._core.envelope import Envelope
 from antflow._core.foreign import is_a, type_name
+from antflow._core.log import warn
 from antflow._core.ports import Timer
 from antflow._core.run_errors import InternalError
-from antflow._core.text import counted, safe_str
+from antflow._core.text import clean, counted, safe_str
 from antflow._core.waits import discard
 from antflow._engine.current import current_seat
 from antflow._engine.listeners import Listeners
@@ -341,6 +342,8 @@ class Supervisor:
         except Exception as error:  # the store's: listeners are contained
             if self._run.error is None:
                 self._run.error = error
+            if self._run.is_cancelling or self._run.error is not error:  # it ends with that
+                warn("%s", clean(safe_str(error)))
         except (KeyboardInterrupt, SystemExit) as error:
             self._run.error = error
 
