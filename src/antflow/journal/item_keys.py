@@ -73,7 +73,7 @@ def item_key(item_id: Any) -> ItemKey:
         raise _refusal(item_id, f"{an(type_name(item_id))} cannot be a key") from error
     size = len(key.encode() if type(key) is str else key) if is_a(key, (str, bytes)) else 0
     if size > LONGEST_KEY:
-        raise _refusal(item_id, f"it has {size:,} bytes, and may have {LONGEST_KEY}")
+        raise _refusal(item_id, f"it has {size:,} bytes, and the limit is {LONGEST_KEY}")
     return key
 
 

@@ -22,8 +22,8 @@ from antflow.journal.omitted import Omitted
 
 What = Literal["input", "result", "checkpoint", "error"]
 
-AGAIN = "an item that has not ended when the run does is run again from there on"
-MADE_AGAIN = "what it was made from may be run again, with all that was made from that"
+AGAIN = "an item that has not ended by the end of the run is run again from there"
+MADE_AGAIN = "the item it was made from may be run again, with everything made from it"
 GONE = "in later runs, antflow.journal.Omitted stands for it"
 NO_CHECKPOINT = "later runs begin without it"
 

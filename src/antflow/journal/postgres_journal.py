@@ -307,7 +307,7 @@ def open_for_reading(dsn: str) -> PostgresConnection:
     try:
         with told_as(connection.path):
             if connection.is_new():
-                raise JournalOpenError(f"journal {connection.path!r}: there is none")
+                raise JournalOpenError(f"journal {connection.path!r}: it does not exist")
     except BaseException:
         connection.close()
         raise

@@ -132,7 +132,7 @@ class Tenancy:
         if found is None:
             (path,) = await connection.fetchrow("SHOW search_path")
             raise JournalOpenError(
-                f"journal {self._path!r}: of its search path ({path}) no schema is there"
+                f"journal {self._path!r}: no schema of its search path ({path}) exists"
             )
         self._schema = found
 
@@ -144,7 +144,7 @@ class Tenancy:
             return False
         if not mark.startswith("antflow journal, format "):
             table = min(marks)
-            told = f"its table {table!r} is one of something else"
+            told = f"its table {table!r} belongs to something else"
             if (marks.get("runs") or "").startswith("antflow runs,"):
                 told = "the tables are those of an event log"
             raise JournalOpenError(

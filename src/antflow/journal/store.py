@@ -318,7 +318,7 @@ class JournalStore:
         if not is_moved and row.input_hash == self._inputs.hash_of(envelope.input):
             return False
         if policy == "error":
-            told = f"item {clean(safe_repr(envelope.id))} has another input than in an earlier run"
+            told = f"item {clean(safe_repr(envelope.id))} has different input from an earlier run"
             raise JournalInputMismatch(f"{told} (on_input_change='error')")
         return True
 

@@ -329,7 +329,7 @@ _writers: WeakSet[WriterThread] = WeakSet()
 
 def _refuse_in_child() -> None:
     for writer in _writers:
-        told = "a forked process cannot go on with the run of its parent"
+        told = "a forked process cannot continue its parent's run"
         writer.error = JournalForkError(told)
 
 

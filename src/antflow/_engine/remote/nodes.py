@@ -341,7 +341,7 @@ class Nodes:
         except TimeoutError:
             raise PipelineError(
                 f"stage {self._home.stage.name!r}: no worker of {self._cluster.address} for "
-                f"{self._node_timeout:g} s (node_timeout); the cluster: {self._report}"
+                f"{self._node_timeout:g} s (node_timeout); the cluster says: {self._report}"
             ) from None
         node = self._seats.get(worker.index)
         least = min(self._nodes.values(), key=lambda each: len(each.seats))
@@ -448,7 +448,7 @@ def _difference(here: NodeFacts, there: NodeFacts) -> str | None:
     if (here.python, here.antflow) == (there.python, there.antflow):
         return None
     return (
-        f"it has Python {there.python} and antflow {there.antflow}, and this process Python "
+        f"it has Python {there.python} and antflow {there.antflow}, and this process has Python "
         f"{here.python} and antflow {here.antflow}"
     )
 
