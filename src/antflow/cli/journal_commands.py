@@ -139,9 +139,9 @@ def copy_command(source: str, target: str, as_json: bool) -> None:
 def prune_command(source: str, keep: str, with_items: bool, yes: bool, as_json: bool) -> None:
     """Remove from a journal what a later run hardly needs, and give the space back.
 
-    That is, of items that have ended: the results of stages before the last, the record of tries
-    that failed, and checkpoints. Outcomes stay, so nothing is run again; if the version of a stage
-    changes later, these items start at the first stage. Failed items can go on where they failed.
+    That is, for items that have ended: results of all stages but the last, failed tries, and
+    checkpoints. Outcomes stay, so nothing is run again; if the version of a stage changes later,
+    these items start at the first stage. Failed items can resume where they failed.
     """
     from antflow.journal.pruning import prune
 

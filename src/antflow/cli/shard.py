@@ -1,7 +1,7 @@
 """Which of the items a run takes, where several runs share a file: those whose id hashes to it.
 
-Nothing coordinates the runs. Each reads the whole input and takes its own share, so the same id
-comes to the same shard wherever it stands in the file, also after lines were added.
+Nothing coordinates the runs. Each reads the whole input and takes its own share, so an id is always
+in the same shard, wherever it stands in the file and even after lines are added.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The keys of items in a journal: by its key, an item is known again when the run goes on.
+"""The keys by which a resumed run recognises the items in its journal.
 
 A key is an item's id in a form that a column of SQLite without a type can hold. Ids that the engine
 takes for different have different keys, and ids that it takes for equal have one:

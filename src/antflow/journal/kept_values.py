@@ -69,11 +69,11 @@ class KeptValues:
         self.counts: RecallCounts = RecallCounts()
 
     def result(self, stage: int, value: Any, *, is_made: bool = False) -> Cell:
-        """What a stage returned.
+        """The cell for a stage's result.
 
         Args:
             stage: The stage's index.
-            value: It.
+            value: The result.
             is_made: Whether it is an item that was made from another. Then the item itself goes on
                 from it, so one of any size is kept, unless nothing comes after the stage.
 
@@ -98,7 +98,7 @@ class KeptValues:
         return omitted_cell(encoded.omitted, encoded.kept)
 
     def checkpoint(self, stage: int, value: Any) -> Cell:
-        """What a task keeps for later tries.
+        """The cell for a checkpoint, kept for later tries.
 
         Raises:
             NotSerialisable: It cannot be encoded.

@@ -242,7 +242,7 @@ class JournalStore:
             raise
 
     def give_up(self) -> None:
-        """Wait no more for what cannot be written at the moment: the run is being cancelled."""
+        """Stop waiting for rows that cannot be written: the run is being cancelled."""
         if self._is_open:
             self._writer.give_up()
 

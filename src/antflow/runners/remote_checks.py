@@ -1,4 +1,4 @@
-"""What a stage must be like for its tasks to run on a cluster."""
+"""Checks whether the tasks of a stage can run on a cluster."""
 
 from __future__ import annotations
 
