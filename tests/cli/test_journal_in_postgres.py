@@ -130,7 +130,7 @@ def test_a_database_that_cannot_be_the_journal_of_a_command(
     """It is refused on one line, with exit code 2, before anything is run."""
     postgres.run("CREATE TABLE items (mine text);", address)
     wrong = {
-        address: "its table 'items' is one of something else",
+        address: "its table 'items' belongs to something else",
         postgres.address(password="s3cr3t"): "password authentication failed",
         "postgresql://me:s3cr3t/x@host/name": "must be the address of a PostgreSQL database",
     }

@@ -189,8 +189,8 @@ def test_the_environment_says_which_shard_this_is(
 @pytest.mark.parametrize(
     ("variables", "count", "reason"),
     [
-        ({}, 4, "none of the variables is set"),
-        ({"JOB_COMPLETION_INDEX": "2"}, None, "does not say how many there are: auto/N does"),
+        ({}, 4, "none of these is set"),
+        ({"JOB_COMPLETION_INDEX": "2"}, None, "does not say how many there are: use auto/N"),
         ({"JOB_COMPLETION_INDEX": "4"}, 4, "JOB_COMPLETION_INDEX is 4, and there are 4 shards"),
         ({"JOB_COMPLETION_INDEX": "x"}, 4, "is 'x', which is not a number"),
         (
@@ -214,7 +214,7 @@ def test_an_environment_that_does_not_say_it_is_refused(
 )
 def test_what_is_no_shard_is_refused(text: str) -> None:
     """The message says what is."""
-    with pytest.raises(click.BadParameter, match=r"must be like 3/16|are counted from 1/4 to 4/4"):
+    with pytest.raises(click.BadParameter, match=r"must be like 3/16|shards run from 1/4 to 4/4"):
         ShardChoice().convert(text, None, None)
 
 

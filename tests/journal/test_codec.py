@@ -493,7 +493,7 @@ def test_errors_of_a_codec_name_the_stage() -> None:
     with pytest.raises(NotSerialisable, match=r"^result of stage 'Parse': OSError: no$") as caught:
         codec.encode("out")
     assert isinstance(caught.value.__cause__, OSError)
-    with pytest.raises(NotRoundTrippable, match="stage 'Parse': it was encoded, and cannot be"):
+    with pytest.raises(NotRoundTrippable, match="stage 'Parse': it was encoded, but cannot be"):
         codec.encode("in")
     with pytest.raises(NotSerialisable, match=r"^result of stage 'Parse' at ") as caught:
         checked(JsonCodec(), "Parse").encode([print])

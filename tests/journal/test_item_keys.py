@@ -175,10 +175,10 @@ def test_case_and_normal_forms_are_kept(table: Table) -> None:
 @pytest.mark.parametrize(
     ("item_id", "told"),
     [
-        ("x" * 513, "it has 513 bytes, and may have 512"),
+        ("x" * 513, "it has 513 bytes, and the limit is 512"),
         ("é" * 257, "it has 514 bytes"),
         (b"x" * 513, "it has 513 bytes"),
-        (10**700, "bytes, and may have 512"),
+        (10**700, "bytes, and the limit is 512"),
         (object(), "an object cannot be a key"),
         (Plain.ONE, "a Plain cannot be a key"),
         ((1, Plain.ONE), "a tuple cannot be a key"),

@@ -87,7 +87,7 @@ class Unreadable(dict[Any, Any]):
 @pytest.mark.parametrize(
     ("item", "told"),
     [
-        ({"id": "x" * 600, "value": 1}, "it has 600 bytes, and may have 512"),
+        ({"id": "x" * 600, "value": 1}, "it has 600 bytes, and the limit is 512"),
         ({"id": Strange("a"), "value": 1}, r"item id Strange\('a'\): a Strange cannot be a key"),
         (Strange("a"), r"item Strange\('a'\) has no id.* give it a key with key="),
         (Unreadable(a=1), "unreadable"),
@@ -146,7 +146,7 @@ def test_an_input_that_cannot_be_kept_is_told_of_once(
         items = [Strange("a"), Strange("b")]
         results = run(stages, items, journal, key=lambda item: item.name)
         assert (results.values(), len(calls.new())) == (["a", "b"], count)
-    told = "an item cannot be kept, so if it changes the journal does not notice"
+    told = "an item cannot be kept, so the journal does not notice if it changes"
     assert [told in record.getMessage() for record in caplog.records] == [True, True]
 
 
@@ -166,7 +166,7 @@ def test_another_input_can_be_an_error_or_be_ignored(journal: Any) -> None:
     run(two_stages(calls), [{"id": "a", "value": 1}], journal)
     calls.new()
     changed = [{"id": "a", "value": 7}]
-    with pytest.raises(JournalInputMismatch, match="item 'a' has another input"):
+    with pytest.raises(JournalInputMismatch, match="item 'a' has different input"):
         run(two_stages(calls), changed, Journal(journal, on_input_change="error"))
     results = run(two_stages(calls), changed, Journal(journal, on_input_change="reuse"))
     assert (results.values(), results.changed, calls.new()) == ([20], 0, [])

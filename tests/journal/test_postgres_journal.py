@@ -373,9 +373,9 @@ def a_role(postgres: PostgresServer, address: str, *rights: str) -> Iterator[str
 
 
 CHANGES = {
-    "CREATE TABLE items (mine text);": (JournalOpenError, "'items' is one of something else"),
-    "CREATE VIEW runs AS SELECT 1;": (JournalOpenError, "'runs' is one of something else"),
-    "CREATE TABLE writer (x text);": (JournalOpenError, "'writer' is one of something else"),
+    "CREATE TABLE items (mine text);": (JournalOpenError, "'items' belongs to something else"),
+    "CREATE VIEW runs AS SELECT 1;": (JournalOpenError, "'runs' belongs to something else"),
+    "CREATE TABLE writer (x text);": (JournalOpenError, "'writer' belongs to something else"),
     "COMMENT ON TABLE writer IS 'antflow journal, format 9';": (
         *(JournalVersionError, "a newer version wrote it: its format is 9"),
     ),
@@ -421,7 +421,7 @@ def test_what_is_wrong_with_a_database_is_said_before_an_item_is_run(
     wrong = {
         postgres.address(password="s3cr3t"): "password authentication failed",
         address.replace("/postgres?", "/nowhere?"): 'database "nowhere" does not exist',
-        address.replace(schema, "nowhere"): "of its search path .nowhere. no schema is there",
+        address.replace(schema, "nowhere"): "no schema of its search path .nowhere. exists",
         "postgresql://me:s3cr3t@127.0.0.1:1/name": "Connect call failed|onnection refused",
         f"postgresql://me:s3cr3t@/name?host={postgres._folder}/nowhere": "No such file",
     }
@@ -440,7 +440,7 @@ def test_what_is_wrong_with_a_database_is_said_before_an_item_is_run(
         with pytest.raises(ValueError, match="must be the address of a PostgreSQL") as refused:
             Journal(unquoted)
         assert "s3cr3t" not in str(refused.value)
-    with pytest.raises(JournalOpenError, match="there is none"):
+    with pytest.raises(JournalOpenError, match="it does not exist"):
         Journal.open(address)
     assert calls.made == []
 

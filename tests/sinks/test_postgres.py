@@ -440,9 +440,9 @@ def test_a_table_that_disappears_costs_no_item(
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        ("CREATE TABLE events (mine text);", "its table 'events' is one of something else"),
-        ("CREATE VIEW runs AS SELECT 1 AS mine;", "its table 'runs' is one of something else"),
-        ("COMMENT ON TABLE runs IS 'my runs';", "its table 'runs' is one of something else"),
+        ("CREATE TABLE events (mine text);", "its table 'events' belongs to something else"),
+        ("CREATE VIEW runs AS SELECT 1 AS mine;", "its table 'runs' belongs to something else"),
+        ("COMMENT ON TABLE runs IS 'my runs';", "its table 'runs' belongs to something else"),
         ("COMMENT ON TABLE events IS 'antflow events, format 9';", "newer version (its format is"),
     ],
 )

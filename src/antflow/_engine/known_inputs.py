@@ -1,4 +1,4 @@
-"""Counts the items that had ended in an earlier run, where that is all that is wanted of them.
+"""Counts the items that ended in an earlier run, if only their number is needed.
 
 Without ``collect_results``, nothing in a run reads the result of such an item: it is one more in
 the counts. So a run that finds a million items in its journal makes no envelopes for them, and
@@ -23,7 +23,7 @@ from antflow._engine.run import Run
 from antflow._engine.supervisor import Supervisor
 
 FEWEST = 4
-"""For fewer items it is not worth the trouble."""
+"""For fewer items, it does not pay."""
 
 
 class KnownInputs:

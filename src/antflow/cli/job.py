@@ -1,4 +1,4 @@
-"""One call of `antflow run`: its parts, and what is told of them when it is over."""
+"""One call of `antflow run`: its parts, and what it reports at the end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from antflow.cli.kept_file import KeptFile
 
 MOST_IDS = 100
-"""Ids of results that could not be written that are told."""
+"""How many ids of unwritten results are named."""
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""`antflow journal`: what is in a journal, and how to mend, move and shorten it."""
+"""`antflow journal`: inspects, repairs, copies and prunes journals."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ MOST_ITEMS = 10
 AGE = re.compile(r"([0-9]{1,9}) ?(run|day)s?")
 
 
-@click.group("journal", short_help="Look at a journal, mend, move or shorten it.")
+@click.group("journal", short_help="Inspect, repair, copy or prune a journal.")
 def command() -> None:
-    """Look at a journal, mend, move or shorten it."""
+    """Inspect, repair, copy or prune a journal."""
 
 
 def reads(command: Command) -> Command:
@@ -102,11 +102,13 @@ def repair(source: str, target: str, as_json: bool) -> None:
             known = sorted({item for item in items if item >= 0})
             names = ", ".join(map(str, known[:MOST_ITEMS]))
             more = f" and {len(known) - MOST_ITEMS:,} more" if len(known) > MOST_ITEMS else ""
-            of = f": of items number {names}{more}" if known else ""
+            of = f": of items {names}{more}" if known else ""
             unread = "; part of the table cannot be read" if len(known) < len({*items}) else ""
             click.echo(f"missing in {table}: {counted(len(items), 'row')}{of}{unread}")
         if copied.forgotten:
-            click.echo(f"run again, with all made from them: {counted(copied.forgotten, 'item')}")
+            click.echo(
+                f"run again, with what was made from them: {counted(copied.forgotten, 'item')}"
+            )
     sys.exit(0 if copied.is_whole else SOME_FAILED)
 
 
@@ -132,14 +134,14 @@ def copy_command(source: str, target: str, as_json: bool) -> None:
     is_flag=True,
     help="Remove old items as well, with their outcomes: they are run again if they come again.",
 )
-@click.option("--yes", is_flag=True, help="Do it. Without this it is only said.")
+@click.option("--yes", is_flag=True, help="Remove it. Otherwise, only say what would be removed.")
 @reads
 def prune_command(source: str, keep: str, with_items: bool, yes: bool, as_json: bool) -> None:
     """Remove from a journal what a later run hardly needs, and give the space back.
 
-    That is, of items that have ended: the results of stages before the last, the record of tries
-    that failed, and checkpoints. Outcomes stay, so nothing is run again; if the version of a stage
-    changes later, these items start at the first stage. Failed items can go on where they failed.
+    That is, for items that have ended: results of all stages but the last, failed tries, and
+    checkpoints. Outcomes stay, so nothing is run again; if the version of a stage changes later,
+    these items start at the first stage. Failed items can resume where they failed.
     """
     from antflow.journal.pruning import prune
 

@@ -57,28 +57,28 @@ def takes_journal(command: Command) -> Command:
         "--journal",
         metavar="FILE",
         help="File, or address of a PostgreSQL database (postgresql://…), in which the run keeps "
-        "what it has done. The same command again goes on where the last run ended, however that "
-        "was, and completes the files of --out and --failed.",
+        "what it has done. Repeat the command to resume where the last run ended, for whatever "
+        "reason, and to complete the files of --out and --failed.",
         shell_complete=complete_file,
     )
     key = click.option(
         "--key",
         metavar="FIELD",
-        help="With --journal: the field by which an item is known again.  [default: its id, else "
-        "its content]",
+        help="With --journal: the field that identifies an item.  [default: its id, else its "
+        "content]",
     )
     retried = click.option(
         "--retry-failed",
         type=RetriedErrors(),
         multiple=True,
         metavar="[=ERROR[,ERROR]]",
-        help="With --journal: run items again that failed in an earlier run, from the stage that "
-        "failed: all, or after = those with such an error.",
+        help="With --journal: run items that failed in an earlier run again, from the stage that "
+        "failed: all, or only those with an error named after =.",
     )
     plan = click.option(
         "--plan",
         is_flag=True,
-        help="With --journal: say what the run would do and how long that would take, and end.",
+        help="With --journal: say what the run would do and how long it would take, and exit.",
     )
     return journal(key(retried(plan(command))))
 

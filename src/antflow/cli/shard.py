@@ -1,7 +1,7 @@
 """Which of the items a run takes, where several runs share a file: those whose id hashes to it.
 
-Nothing coordinates the runs. Each reads the whole input and takes its own share, so the same id
-comes to the same shard wherever it stands in the file, also after lines were added.
+Nothing coordinates the runs. Each reads the whole input and takes its own share, so an id is always
+in the same shard, wherever it stands in the file and even after lines are added.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def takes_shard(command: Command) -> Command:
         default=WHOLE,
         metavar="K/N|auto[/N]",
         help="Take only the K-th of N shares of the items, by their ids: for N runs of this "
-        "command, each with files of its own. auto asks the environment: Slurm, Kubernetes (with "
+        "command, each with its own files. auto reads the environment: Slurm, Kubernetes (with "
         "/N), AWS Batch, Cloud Run.",
     )(command)
 
@@ -137,9 +137,7 @@ class ShardChoice(ParamType):
             except ValueError as error:
                 self.fail(f"{value!r}: {error}", param, ctx)
         if int(number) > int(count):
-            self.fail(
-                f"{value!r}: shards are counted from 1/{count} to {count}/{count}", param, ctx
-            )
+            self.fail(f"{value!r}: shards run from 1/{count} to {count}/{count}", param, ctx)
         return Shard(int(number), int(count))
 
 
@@ -165,13 +163,13 @@ def shard_of(environment: Mapping[str, str], count: int | None) -> Shard:
             raise ValueError(f"{array.count} says that there are {counted}")
         of = count or counted
         if not of:
-            raise ValueError(f"{array.index} does not say how many there are: {AUTO}/N does")
+            raise ValueError(f"{array.index} does not say how many there are: use {AUTO}/N")
         place = (index - first) // step
         if not 0 <= place < of:
             raise ValueError(f"{array.index} is {index}, and there are {of} shards")
         return Shard(place + 1, of)
     names = ", ".join(array.index for array in ARRAYS)
-    raise ValueError(f"none of the variables is set that say which one this is: {names}")
+    raise ValueError(f"no variable says which shard this is; none of these is set: {names}")
 
 
 def warn_of_other_shards(shard: Shard, journal: JournalReader) -> None:
@@ -181,7 +179,7 @@ def warn_of_other_shards(shard: Shard, journal: JournalReader) -> None:
             # The name of a duplicate is not in the file.
             if not shard.takes_id(item_id) and "#" not in safe_str(item_id):
                 told = "the journal has items that are not in shard %s, like %s: with another N, "
-                told += "items are in other shards, whose journals do not know them"
+                told += "items move to other shards, whose journals do not know them"
                 warn(told, shard, clean(safe_repr(item_id)))
                 return
     except JournalError:  # the run says so

@@ -136,7 +136,7 @@ class CheckedCodec:
         try:
             restored = self._codec.decode(data)
         except Exception as error:
-            problem = f"it was encoded, and cannot be decoded: {_told(error)}"
+            problem = f"it was encoded, but cannot be decoded: {_told(error)}"
             raise NotRoundTrippable(problem, "", self._where) from error
         try:
             found = next(_differences(value, restored, self._codec), None)

@@ -38,9 +38,7 @@ def codec_of(codec: Any, path: str | os.PathLike[str], trusted: bool = False) ->
     if codec == "msgspec":
         return _msgspec()
     if not trusted:
-        told = (
-            "runs code that is in the file when it is read; if the file is yours, say trusted=True"
-        )
+        told = "runs code in the file when it is read; if you trust the file, pass trusted=True"
         raise refusal(ValueError, "codec", codec, told)
     if not is_remote(path):  # else its tables are looked at when it is opened
         refuse_unless_private(path)

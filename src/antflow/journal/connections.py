@@ -1,4 +1,4 @@
-"""What a journal is read and written with: a file of SQLite, or a PostgreSQL database.
+"""Connections to a journal: to a file of SQLite, or to a PostgreSQL database.
 
 What is particular to one of the two is behind these methods: `file.py` has SQLite,
 `postgres_journal.py` PostgreSQL. Statements are written as SQLite has them; where PostgreSQL
@@ -101,7 +101,7 @@ class Connection(Reads, Protocol):
         ...
 
     def make_table(self, statement: str) -> None:
-        """Make a table, if there is none of this name."""
+        """Make a table unless it exists."""
         ...
 
     def make_tables(self) -> None:

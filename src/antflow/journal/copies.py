@@ -1,7 +1,7 @@
 """Copies a journal row by row, as far as it is sound.
 
-Rows are copied as they are, with their checksums. What is left out is left out with all that would
-be wrong without it: outcomes and results of an item that is missing, and a whole family of items if
+Rows are copied as they are, with their checksums. A row is left out together with all that would be
+wrong without it: outcomes and results of an item that is missing, and a whole family of items if
 one that was made from another is missing. So a run with the copy runs again what the copy does not
 know, and loses nothing.
 """

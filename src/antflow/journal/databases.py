@@ -23,7 +23,7 @@ def journal_name(path: str | os.PathLike[str]) -> str:
 def open_for_writing(
     path: str | os.PathLike[str], durability: Durability = "process"
 ) -> Connection:
-    """Open a journal to write to it, and make it if there is none. It has one writer.
+    """Open a journal to write to it, and make it if needed. It has one writer.
 
     Raises:
         JournalInUseError: Another writer has it open, in this process or another.
@@ -42,7 +42,7 @@ def open_for_writing(
 
 
 def open_for_reading(path: str | os.PathLike[str]) -> Connection:
-    """Open a journal to read it, also while it is being written. It takes no lock.
+    """Open a journal to read it, even while it is being written. It takes no lock.
 
     Raises:
         JournalOpenError: There is none, something else is there, or it cannot be read.

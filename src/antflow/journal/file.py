@@ -227,7 +227,7 @@ _abandoned: list[JournalConnection] = []
 def open_for_writing(
     path: str | os.PathLike[str], durability: Durability = "process"
 ) -> JournalConnection:
-    """Open a journal to write to it, and make it if there is none.
+    """Open a journal to write to it, and make it if needed.
 
     A new file can be read by its owner alone, and so can a folder that is made for it.
 
@@ -298,7 +298,7 @@ def connect_again(connection: JournalConnection, durability: Durability) -> Jour
 
 
 def open_for_reading(path: str | os.PathLike[str]) -> JournalConnection:
-    """Open a journal to read it, also while it is being written. It takes no lock.
+    """Open a journal to read it, even while it is being written. It takes no lock.
 
     Where there is no writer, SQLite leaves two files beside it, ``-shm`` and an empty ``-wal``; the
     next writer removes them.
@@ -446,7 +446,7 @@ def _connected(name: str, real: str, mode: str) -> JournalConnection:
 
 
 def _set_up(connection: JournalConnection) -> None:
-    """Make a new file a journal; check another one again, now that nobody changes it."""
+    """Make a new file a journal; check an existing one again, now that it cannot change."""
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     if pages:
         _check_header(connection, _header(connection))

@@ -68,5 +68,5 @@ class Inputs:
     def _warn(self, error: NotSerialisable) -> None:
         if not self._has_warned:
             self._has_warned = True
-            told = "an item cannot be kept, so if it changes the journal does not notice: %s"
+            told = "an item cannot be kept, so the journal does not notice if it changes: %s"
             warn(told, clean(str(error)))

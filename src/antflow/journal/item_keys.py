@@ -1,4 +1,4 @@
-"""The keys of items in a journal: by its key, an item is known again when the run goes on.
+"""The keys by which a resumed run recognises the items in its journal.
 
 A key is an item's id in a form that a column of SQLite without a type can hold. Ids that the engine
 takes for different have different keys, and ids that it takes for equal have one:
@@ -73,7 +73,7 @@ def item_key(item_id: Any) -> ItemKey:
         raise _refusal(item_id, f"{an(type_name(item_id))} cannot be a key") from error
     size = len(key.encode() if type(key) is str else key) if is_a(key, (str, bytes)) else 0
     if size > LONGEST_KEY:
-        raise _refusal(item_id, f"it has {size:,} bytes, and may have {LONGEST_KEY}")
+        raise _refusal(item_id, f"it has {size:,} bytes, and the limit is {LONGEST_KEY}")
     return key
 
 

@@ -58,16 +58,15 @@ class Journal:
             PostgreSQL database, ``"postgresql://user@host/name"``; its tables are made in the first
             schema of its search path (``?search_path=…``). That needs the extra
             ``antflow[postgres]``. A password that is not in it is read from the variable
-            ``PGPASSWORD``, or from ``~/.pgpass``; it is in no message.
+            ``PGPASSWORD``, or from ``~/.pgpass``; it never appears in messages.
         codec: How values are kept: "json" (see `antflow.journal.JsonCodec`), "msgspec" (the same
-            text, faster), "pickle" (anything, but only if it is ``trusted``), or a codec of your
-            own.
+            text, faster), "pickle" (anything, but only if ``trusted``), or your own codec.
         trusted: Whether a pickle in the file may be read: that runs whatever its bytes say.
         retry_failed: Run items again that failed in an earlier run, from the stage in which they
             failed: all (``True``), or those whose error is of one of these classes, which may be
             given by name: ``"TimeoutError"``, ``"shop.errors.AuthError"``. The others stay failed.
             Items that failed because a run was stopped by ``stop_on`` or ``max_failures`` are run
-            again by themselves.
+            again automatically.
         durability: "process": what was committed outlives the process, however it ends. "power": it
             outlives a power failure too; each commit then waits for the disk. In PostgreSQL, each
             always waits for the server's disk, and with "power" for its synchronous standbys too.
@@ -84,15 +83,15 @@ class Journal:
             read, and never given to a task: see `Omitted`. It must not change the value, which the
             run goes on with. If it raises, nothing of that value is kept, and the run ends with
             `JournalError`. Keys, and hashes of inputs, are kept as they are.
-        max_result: How many bytes a result may have to be kept; ``None``: any number. A larger one
-            is left out, see `Omitted`. If it is of the last stage, its item has ended all the same;
-            if it is of an earlier one, that stage is run again if the item has to go on later.
+        max_result: The largest result to keep, in bytes; ``None``: any size. A larger one is left
+            out, see `Omitted`. If it is of the last stage, its item has still ended; if it is of an
+            earlier one, that stage is run again if the item has to go on later.
         on_unserialisable: If the codec cannot keep a result: end the run ("error"), or leave the
             result out as if it were too large ("omit").
-        on_error: If rows cannot be written, as when the disk is full or a server is away: wait and
-            try again until they can, or until the run is cancelled ("pause"), or end the run
+        on_error: If rows cannot be written, for example because the disk is full or a server is
+            away: try again until they can, or until the run is cancelled ("pause"), or end the run
             ("fail"). It ends with `JournalWriteError`, which says what was not written: that is run
-            again. An error that does not pass, as when the file was removed, ends it too.
+            again. A permanent error, such as a removed file, ends it too.
 
     Attributes:
         path: The file's absolute path, or the database's address without the password.
@@ -153,7 +152,7 @@ class Journal:
     def open(
         cls, path: str | os.PathLike[str], *, codec: Any = "json", trusted: bool = False
     ) -> JournalReader:
-        """Open a journal to read it, also while a run writes it.
+        """Open a journal to read it, even while a run writes it.
 
         ```python
         with Journal.open("run.db") as journal:

@@ -22,8 +22,8 @@ from antflow.journal.omitted import Omitted
 
 What = Literal["input", "result", "checkpoint", "error"]
 
-AGAIN = "an item that has not ended when the run does is run again from there on"
-MADE_AGAIN = "what it was made from may be run again, with all that was made from that"
+AGAIN = "an item that has not ended by the end of the run is run again from there"
+MADE_AGAIN = "the item it was made from may be run again, with everything made from it"
 GONE = "in later runs, antflow.journal.Omitted stands for it"
 NO_CHECKPOINT = "later runs begin without it"
 
@@ -69,11 +69,11 @@ class KeptValues:
         self.counts: RecallCounts = RecallCounts()
 
     def result(self, stage: int, value: Any, *, is_made: bool = False) -> Cell:
-        """What a stage returned.
+        """The cell for a stage's result.
 
         Args:
             stage: The stage's index.
-            value: It.
+            value: The result.
             is_made: Whether it is an item that was made from another. Then the item itself goes on
                 from it, so one of any size is kept, unless nothing comes after the stage.
 
@@ -98,7 +98,7 @@ class KeptValues:
         return omitted_cell(encoded.omitted, encoded.kept)
 
     def checkpoint(self, stage: int, value: Any) -> Cell:
-        """What a task keeps for later tries.
+        """The cell for a checkpoint, kept for later tries.
 
         Raises:
             NotSerialisable: It cannot be encoded.

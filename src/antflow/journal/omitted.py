@@ -1,4 +1,4 @@
-"""What stands for a value that is not in a journal."""
+"""The stand-in for a value that is not in a journal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values as pickles, for journals that nobody else can write to."""
+"""Values as pickles, for journals that only the user can write to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run with a journal would do."""
+"""A forecast of a run with a journal."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Plan:
         again: Why → how many are run again: ``"another input"``, ``"another version of Ask"``,
             ``"failed: TimeoutError"``.
         seconds: How long the run would take, by the mean durations in the journal and the workers;
-            ``None`` if a stage that is needed has none yet. Items that are still to be made from
-            others are not in it.
+            ``None`` if a stage that is needed has none yet. Items yet to be made from others are
+            not counted.
         changed_code: Names of stages whose source has changed since the last run, and whose results
             are used all the same.
     """

@@ -1,4 +1,4 @@
-"""Finds out what a run would do, by what its journal knows. Writes nothing."""
+"""Forecasts a run from its journal. Writes nothing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DURATIONS = (
 
 
 class Planner:
-    """Looks items up in a journal, and counts what would become of them.
+    """Looks up items in a journal, and counts what a run would do with them.
 
     Args:
         journal: The journal; its file need not exist.

@@ -54,7 +54,7 @@ AND privilege_type IN ('INSERT', 'UPDATE')
 UNION SELECT relname FROM pg_class
 WHERE {HERE} AND relname = ANY($1::text[]) AND NOT pg_has_role(relowner, 'USAGE')
 """  # noqa: S608
-"""Tables that others than the user may write to."""
+"""Tables that other roles may write to."""
 
 PASSING = ("08", "40", "53", "57", "58", "25P03", "25P04", "55P03")
 """How the codes of errors begin that may pass: of the connection, of locks, of what the server has
@@ -267,14 +267,14 @@ class PostgresConnection:
 
 
 class Failed:
-    """An error of the server's, after which the connection can be used again."""
+    """A server error after which the connection can be used again."""
 
     def __init__(self, error: Exception) -> None:
         self.error: Exception = error
 
 
 def open_for_writing(dsn: str, durability: Durability = "process") -> PostgresConnection:
-    """Open a journal to write to it, and make it if there is none.
+    """Open a journal to write to it, and make it if needed.
 
     Args:
         dsn: The database.
@@ -292,7 +292,7 @@ def open_for_writing(dsn: str, durability: Durability = "process") -> PostgresCo
 
 
 def open_for_reading(dsn: str) -> PostgresConnection:
-    """Open a journal to read it, also while it is being written.
+    """Open a journal to read it, even while it is being written.
 
     Args:
         dsn: The database.
@@ -307,7 +307,7 @@ def open_for_reading(dsn: str) -> PostgresConnection:
     try:
         with told_as(connection.path):
             if connection.is_new():
-                raise JournalOpenError(f"journal {connection.path!r}: there is none")
+                raise JournalOpenError(f"journal {connection.path!r}: it does not exist")
     except BaseException:
         connection.close()
         raise

@@ -4,8 +4,8 @@ The lock is an advisory lock. It belongs to a connection of the server, and ends
 what is written is always written by the one that has the lock, it is taken with the connection that
 writes, and with each that takes the place of one that was lost.
 
-A lost connection may have been lost for long. The table ``writer`` says who took the lock last: if
-that is another by now, the items and runs are not what they were, and the run must end.
+A connection may have been lost for a long time. The table ``writer`` says who took the lock last:
+if that is another writer by now, items and runs have changed, and the run must end.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ AND classid::bigint = $1 AND pg_locks.objid::bigint = $2
 
 
 class Lost(Trouble):
-    """The connection was lost, so what was asked for may be done, or not."""
+    """The connection was lost, so the request may or may not have been executed."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text, passes=True)
@@ -132,7 +132,7 @@ class Tenancy:
         if found is None:
             (path,) = await connection.fetchrow("SHOW search_path")
             raise JournalOpenError(
-                f"journal {self._path!r}: of its search path ({path}) no schema is there"
+                f"journal {self._path!r}: no schema of its search path ({path}) exists"
             )
         self._schema = found
 
@@ -144,7 +144,7 @@ class Tenancy:
             return False
         if not mark.startswith("antflow journal, format "):
             table = min(marks)
-            told = f"its table {table!r} is one of something else"
+            told = f"its table {table!r} belongs to something else"
             if (marks.get("runs") or "").startswith("antflow runs,"):
                 told = "the tables are those of an event log"
             raise JournalOpenError(

@@ -1,4 +1,4 @@
-"""Removes from a journal what a later run has hardly any use for."""
+"""Removes what a later run hardly needs from a journal."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ class Pruned:
 def prune(path: str, keep: int, unit: Unit, *, items: bool = False, tries: bool = False) -> Pruned:
     """Remove what belongs to items that ended before the last runs, or days.
 
-    Outcomes stay, unless ``items`` says otherwise: a later run needs them, so as not to run these
-    items again. Failed items keep the results from which they could go on.
+    Outcomes stay, unless ``items`` says otherwise: without them, a later run would run these items
+    again. Failed items keep the results from which they could resume.
 
     Args:
         path: The journal.

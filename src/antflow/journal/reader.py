@@ -87,8 +87,7 @@ class JournalInfo:
         items: How many items were fed.
         made: How many items were made from others.
         outcomes: Outcome → how many items ended so.
-        in_flight: How many items are accepted and have no outcome: those that the next run goes on
-            with.
+        in_flight: How many items are accepted and have no outcome: the next run resumes them.
         code_forms: Stage → how many forms its source had in these runs, if more than one. Results
             of all of them are used.
     """
@@ -125,7 +124,7 @@ class JournalInfo:
 
 
 class JournalReader:
-    """A journal, opened to be read, also while a run writes it: what `Journal.open` returns.
+    """A journal opened for reading, even while a run writes it: see `Journal.open`.
 
     Use it in a ``with`` block, or call `close`. Each row is checked as it is read.
 
@@ -235,9 +234,9 @@ class JournalReader:
     def unfinished(self) -> Iterator[PipelineResult[Any]]:
         """The items that were fed and have not ended, in the order in which they were accepted.
 
-        A run goes on with an item when it is fed again. Those that nothing else has any more, as
-        they came from a queue, are fed from here; give such items ids, as equal ones without ids
-        cannot be told apart:
+        A run goes on with an item when it is fed again. Feed items from here if their source, such
+        as a queue, no longer has them; give such items ids, as equal ones without ids cannot be
+        told apart:
 
         ```python
         for result in reader.unfinished():

@@ -1,4 +1,4 @@
-"""Counts settled items many at a time, without a look at what came of each.
+"""Counts settled items many at a time, without looking at each result.
 
 A run that goes on is mostly fed in the order in which its items were taken in. So the completed
 items after those that were read last are read first (`NEXT`), and only items that are not among

@@ -1,6 +1,6 @@
-"""The source of stages, as information: results of other code are used, and that is told.
+"""The source of stages, for information: results of other code are used, with a warning.
 
-It decides nothing: a comment may have been mended. ``Stage(version=…)`` does.
+It decides nothing: only a comment may have changed. ``Stage(version=…)`` does.
 """
 
 from __future__ import annotations

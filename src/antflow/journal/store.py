@@ -242,7 +242,7 @@ class JournalStore:
             raise
 
     def give_up(self) -> None:
-        """Wait no more for what cannot be written at the moment: the run is being cancelled."""
+        """Stop waiting for rows that cannot be written: the run is being cancelled."""
         if self._is_open:
             self._writer.give_up()
 
@@ -318,7 +318,7 @@ class JournalStore:
         if not is_moved and row.input_hash == self._inputs.hash_of(envelope.input):
             return False
         if policy == "error":
-            told = f"item {clean(safe_repr(envelope.id))} has another input than in an earlier run"
+            told = f"item {clean(safe_repr(envelope.id))} has different input from an earlier run"
             raise JournalInputMismatch(f"{told} (on_input_change='error')")
         return True
 

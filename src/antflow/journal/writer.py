@@ -2,7 +2,7 @@
 
 They are written in a thread. While a transaction is committed, further rows gather; they are the
 next one. So nothing waits for a batch to fill, and the more there is to write, the more share one
-commit. Only rows for which nothing waits gather for some milliseconds. In an event loop with
+commit. Only rows that nothing waits for gather for a few milliseconds. In an event loop with
 virtual time rows are written at once, so that a run with a journal can be tested as fast, and
 repeats as exactly, as any other.
 """
@@ -329,7 +329,7 @@ _writers: WeakSet[WriterThread] = WeakSet()
 
 def _refuse_in_child() -> None:
     for writer in _writers:
-        told = "a forked process cannot go on with the run of its parent"
+        told = "a forked process cannot continue its parent's run"
         writer.error = JournalForkError(told)
 
 

@@ -1,4 +1,4 @@
-"""What a stage must be like for its tasks to run on a cluster."""
+"""Checks whether the tasks of a stage can run on a cluster."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def check_remote(stage: Stage, name: str, dumps: Callable[[Any], bytes]) -> None
     where = f"Stage {clean(safe_repr(stage.name))}: executor={safe_repr(name)}:"
     for option in ("pull", "call_concurrency", "call_rate"):
         if getattr(stage, option):
-            what = "nothing may wait for a worker" if option == "pull" else "tasks enter it at home"
+            what = "items must not wait for one" if option == "pull" else "it works only at home"
             raise StageValidationError(f"{where} {option} is not possible there: {what}")
     if stage.resources and stage.resource_scope != "worker":
         raise StageValidationError(f"{where} resources must have resource_scope='worker'")

@@ -283,7 +283,7 @@ async def _make_tables(connection: Connection) -> None:
         formats = await _formats(connection)
         for table, version in formats.items():
             if version is None:
-                raise ValueError(f"its table {table!r} is one of something else")
+                raise ValueError(f"its table {table!r} belongs to something else")
         _check_version(formats, "")
         for table, statement in TABLES.items():
             if table not in formats:

@@ -64,7 +64,7 @@ class FarTasks(NamedTuple):
     """The part of a stage that its tasks need.
 
     Attributes:
-        tasks: They.
+        tasks: The tasks.
         resources: Keyword → function that makes a context manager.
         is_batch: Whether the tasks are given lists.
     """

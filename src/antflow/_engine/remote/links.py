@@ -1,4 +1,4 @@
-"""What a cluster's library must be able to do, as protocols: see `antflow.runners` for those.
+"""Protocols that a cluster's library must fulfil: see `antflow.runners` for the libraries.
 
     RemoteRunner ── Nodes ── Node ══ Link ═══════════ FarHost ── the tasks
                              home │ the cluster's own │ a worker process of the cluster

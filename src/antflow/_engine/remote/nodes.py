@@ -1,9 +1,9 @@
 """The worker processes of a cluster, as one stage of a run uses them.
 
-Each worker of the stage has a seat in one of them, and keeps it as long as that lasts. So it is
-known where a worker works, and each process has as many calls at a time as workers have a seat
-there. Processes that join get workers from those that have more; the workers of one that is lost
-find another.
+Each worker of the stage has a seat in one of them, and keeps it as long as that lasts. So a
+worker's place is known, and each process has as many calls at a time as it has seated workers.
+Processes that join get workers from those that have more; the workers of one that is lost find
+another.
 
 Orders of one turn of the event loop travel together, and while they travel, others gather: the next
 pack. Answers come the same way. So packs are large where calls are short, and each answer comes
@@ -152,7 +152,7 @@ class Node:
         self._order("cancel", call.number)
 
     async def leave(self) -> None:
-        """Have it leave the stage's resources and end; wait for that."""
+        """Make it close the stage's resources and end, and wait for that."""
         if not self.is_lost:
             self._order("leave")
             await asyncio.wait([self.has_left], timeout=LEAVE_SECONDS)
@@ -341,7 +341,7 @@ class Nodes:
         except TimeoutError:
             raise PipelineError(
                 f"stage {self._home.stage.name!r}: no worker of {self._cluster.address} for "
-                f"{self._node_timeout:g} s (node_timeout); the cluster: {self._report}"
+                f"{self._node_timeout:g} s (node_timeout); the cluster says: {self._report}"
             ) from None
         node = self._seats.get(worker.index)
         least = min(self._nodes.values(), key=lambda each: len(each.seats))
@@ -358,7 +358,7 @@ class Nodes:
             node.seats.discard(worker.index)
 
     async def close(self) -> None:
-        """Have all of them leave, and disconnect."""
+        """Make all of them leave, and disconnect."""
         if self._looking is None:
             return
         tasks = [self._looking, *self._opening.values()]
@@ -448,7 +448,7 @@ def _difference(here: NodeFacts, there: NodeFacts) -> str | None:
     if (here.python, here.antflow) == (there.python, there.antflow):
         return None
     return (
-        f"it has Python {there.python} and antflow {there.antflow}, and this process Python "
+        f"it has Python {there.python} and antflow {there.antflow}, and this process has Python "
         f"{here.python} and antflow {here.antflow}"
     )
 

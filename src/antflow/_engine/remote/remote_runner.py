@@ -108,7 +108,7 @@ class RemoteRunner:
             raise
 
     async def _delivered(self, call: Call) -> ValueOrError:
-        """Have a call made where its worker has its seat; how it ended."""
+        """Make a call where its worker has its seat, and return how it ended."""
         node = await self.ready(call.worker)
         node.ask(call)
         try:
