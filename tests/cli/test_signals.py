@@ -255,7 +255,7 @@ def test_second_signal_when_so_much_waits_that_the_run_does(
     letters = objects_of((waiting / "failed.jsonl").read_text())
     written = output.count("\n") + 1
     unwritten = [each for each in letters if each["error_type"] == "NotWritten"]
-    assert len(unwritten) >= 1000
+    assert len(unwritten) >= 900
     assert f"not written, or only in part: {len(unwritten):,} results, now in the" in errors
     assert f"\n{written + len(unwritten):,} ok, 0 failed" in errors
     assert "Traceback" not in errors

@@ -95,6 +95,7 @@ class ItemSource:
         taken_to: The number of the last line that was taken in or put aside; ``None`` if there are
             no more, or a bad one has ended the intake.
         feeds: Whether items for a later stage are fed to it, and not given like the others.
+        has_journal: Whether a journal knows what is done already.
         counts: Whether the run is told how many items there will be, as far as that can be known.
     """
 
@@ -134,6 +135,7 @@ class ItemSource:
         self._told: int | None = None
         self.counts: bool = False
         self.feeds: bool = True
+        self.has_journal: bool = False
         self.on_bad_line: Callable[[BadLine], Awaitable[None]] | None = None
         self.on_first_item: Callable[[], Awaitable[None]] | None = None
         self.taken_to: int | None = None
@@ -157,9 +159,11 @@ class ItemSource:
         if not self._is_unreadable and not self._has_rest():
             return None
         what = "element" if self._format == "json" else "line"
+        upto = f"{name} was taken in only up to {what} {self.taken_to:,}; "
+        if self.has_journal:
+            return f"{upto}the same command goes on with the rest"
         return (
-            f"{name} was taken in only up to {what} {self.taken_to:,}; the rest is not done; "
-            f"--skip {self.skipped + self._handed_on} goes on with it"
+            f"{upto}the rest is not done; --skip {self.skipped + self._handed_on} goes on with it"
         )
 
     def _has_rest(self) -> bool:

@@ -81,8 +81,7 @@ def tell(job: Job) -> None:
         if skipped := job.items.skipped:
             lines.append(f"left out by --skip: {counted(skipped, 'item')}")
         if (rest := job.items.rest) is not None:
-            lost = 0 if job.failed is not None else results.stats.items_cancelled
-            lines.append(f"{rest}, without the {counted(lost, 'cancelled item')}" if lost else rest)
+            lines.append(f"{rest}{without_lost(job)}")
         if job.keeping is not None:
             lines += job.keeping.stayed(results.run_id)
             lines += stranger_lines(job)
@@ -91,6 +90,30 @@ def tell(job: Job) -> None:
         with suppress(OSError):  # no space left, or no reader
             for line in lines:
                 click.echo(line, err=True)
+
+
+def without_lost(job: Job) -> str:
+    """Which items the advice to go on with the rest leaves out, if any."""
+    if job.keeping is not None:
+        return ""  # they go on with the same command
+    if lost := len(unwritten_of(job)):
+        return f", without the {counted(lost, 'item')} that could not be written"
+    lost = 0 if job.failed is not None else job.pipeline.results.stats.items_cancelled
+    return f", without the {counted(lost, 'cancelled item')}" if lost else ""
+
+
+def unwritten_of(job: Job) -> list[PipelineResult[Any] | BadLine]:
+    """The results, failed and cancelled items that are in no file."""
+    letters = [] if job.failed is None else job.failed.unwritten
+    if not job.keeps_unwritten:
+        return [*filter(is_result, job.results.unwritten), *letters]
+    return letters
+
+
+def disk_failure(job: Job) -> str:
+    """Why a file took no more, if one did not take all; "": a reader that is gone is no failure."""
+    broken = [output.broken for output in outputs_of(job) if output.unwritten]
+    return next(filter(None, broken), "")
 
 
 def old_lines(job: Job) -> list[str]:
@@ -151,8 +174,12 @@ def ids_of(subjects: Sequence[PipelineResult[Any] | BadLine]) -> str:
 
 def how_to_go_on(job: Job) -> str:
     """How to go on after too many failures."""
+    if job.keeping is not None:
+        return "the same command goes on, and tries these again"
     if job.failed is None:
         return "with --failed FILE, failed and cancelled items are kept, to go on with later"
+    if job.failed.unwritten:
+        return "failed and cancelled items are only partly in the --failed file: see above"
     form = "" if format_of(job.failed.name) == "jsonl" else " and --format jsonl"
     text = f"failed and cancelled items are in the --failed file, to go on with --items{form}"
     # They are bad lines there too, and the first one would end the intake.

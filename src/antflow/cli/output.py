@@ -95,6 +95,17 @@ class JsonLines:
             return str(error)
         return f"{self._title}: no time was left"
 
+    @property
+    def broken(self) -> str:
+        """Why it takes no more; "": it does, or its reader is gone."""
+        try:
+            self._check()
+        except BrokenPipeError:
+            return ""
+        except RunFailed as error:
+            return str(error)
+        return ""
+
     def add(self, line: str, subject: Any = None) -> None:
         """Write a line soon, however many wait. If earlier ones cannot be written, it is kept."""
         self._waiting.append((line, subject))

@@ -31,7 +31,7 @@ from antflow._monitor.display_choice import automatic_display
 from antflow.cli.cluster_options import placed, takes_places
 from antflow.cli.event_files import sinks_for, takes_sinks
 from antflow.cli.item_lines import FORMATS, Format, ItemSource, format_of
-from antflow.cli.job import Job, how_to_go_on, outputs_of, tell, unwritten_lines
+from antflow.cli.job import Job, disk_failure, how_to_go_on, outputs_of, tell, unwritten_lines
 from antflow.cli.journal_options import Keeping, RunCommand, keeping_for, takes_journal
 from antflow.cli.letters import (
     bad_line,
@@ -396,6 +396,7 @@ def keep(job: Job, keeping: Keeping) -> None:
     from antflow.cli.kept_file import KeptFile  # most runs have no journal
 
     job.keeping = keeping
+    job.items.has_journal = True
     kept = {each.option: each for each in job.files if isinstance(each, KeptFile)}
     job.kept, job.kept_letters = kept.get("--out"), kept.get("--failed")
     if job.kept is not None:
@@ -506,6 +507,8 @@ def run_job(job: Job) -> int:
             stopped_by = signal.SIGTERM
         if stopped_by is None and isinstance(error, SystemExit):
             raise RunFailed(f"the run failed: {reason_with_place(error)}") from error
+        if failure := disk_failure(job):
+            raise RunFailed(failure) from error
         code = INTERRUPTED if stopped_by is None else 128 + stopped_by
         end_at_next_signal(code)
         return code
@@ -524,12 +527,17 @@ def run_job(job: Job) -> int:
         raise
     except BadLine as error:
         tell(job)
+        if failure := disk_failure(job):
+            raise RunFailed(f"{failure}; {error}") from error
         raise Refusal(str(error)) from error
     except CANNOT_BE_USED as error:
         raise Refusal(f"--journal: {error}") from error
     except TooManyFailures as error:
         tell(job)
-        raise RunFailed(f"{error.reason}: {error.failures}; {how_to_go_on(job)}") from error
+        told = f"{error.reason}: {error.failures}; {how_to_go_on(job)}"
+        if failure := disk_failure(job):
+            told = f"{failure}; {told}"
+        raise RunFailed(told) from error
     except Exception as error:
         tell(job)
         raise RunFailed(f"the run failed: {reason_with_place(error)}") from error
