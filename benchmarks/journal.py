@@ -86,6 +86,8 @@ def costs(folder: Path, items: int, rounds: int) -> list[str]:
         "no-op tasks": (no_op, items, 64, None),
         "no-op tasks, strict": (no_op, items, 64, 0),
         "no-op tasks, `max_unflushed=1000`": (no_op, items, 64, 1_000),
+        "1 ms tasks, 2 workers": (short, items // 2, 2, None),
+        "1 ms tasks, 2 workers, `max_unflushed=1000`": (short, items // 2, 2, 1_000),
         "1 ms tasks, 8 workers": (short, items, 8, None),
         "1 ms tasks, 8 workers, `max_unflushed=1000`": (short, items, 8, 1_000),
         "100 ms tasks, 200 workers": (long, items // 2, 200, None),
