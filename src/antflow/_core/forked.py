@@ -1,4 +1,4 @@
-"""What a forked process must leave alone."""
+"""Objects that a forked process must leave alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a task may ask about the item in hand, also in another process."""
+"""Facts that a task may ask about its item, also in another process."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def _received(value: Any, parcel: Parcel | None, is_batch: bool) -> Answer:
 def sendable(
     name: str, value: Any, is_batch: bool, dumps: Callable[[Any], bytes], place: str
 ) -> tuple[bytes, str]:
-    """What a task returned, pickled, to be sent from another process.
+    """The answer of a task, pickled, to be sent from another process.
 
     Args:
         name: The task's name.

@@ -115,7 +115,7 @@ class KnownInputs:
 
 
 class _Answers:
-    """What a user's function says of items: it is asked once for each.
+    """The answers of a user's function about items: it is asked once for each.
 
     Args:
         key: The function, or the name of a field.

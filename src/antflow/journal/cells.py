@@ -14,7 +14,7 @@ from antflow.journal.codec import Codec
 from antflow.journal.omitted import Omitted
 
 Cell = str | bytes
-"""What a column holds for a value: text if it is text, for people who look at the tables."""
+"""A value in a column: text if it is text, for people who look at the tables."""
 
 MARK = '{"$omitted":'
 """How the text begins that stands for a value that is left out."""
@@ -30,7 +30,7 @@ def cell_of(data: bytes) -> Cell:
 
 
 def omitted_cell(omitted: Omitted, kept: bytes | None = None) -> Cell:
-    """What is kept in the place of a value.
+    """The note that is kept in the place of a value.
 
     Args:
         omitted: Why it is left out. Its ``kept`` does not count.

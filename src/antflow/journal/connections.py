@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 Durability = Literal["process", "power"]
-"""What a commit survives: the end of the process, or a power failure too."""
+"""Whether a commit survives only the end of the process, or a power failure too."""
 
 Values = Sequence[Any] | dict[str, Any]
 Row = tuple[str, Any]
@@ -52,7 +52,7 @@ class Found(Protocol):
 
 
 class Reads(Protocol):
-    """What a journal is read with.
+    """A way to read a journal.
 
     Attributes:
         path: The journal, as messages call it.

@@ -40,7 +40,7 @@ CLOSELY = 10_000
 
 @dataclass(slots=True)
 class Copied:
-    """What was copied, and what is missing.
+    """The rows that were copied, and those that are missing.
 
     Attributes:
         rows: Table → how many rows were copied.

@@ -34,7 +34,7 @@ OnJournalError = Literal["pause", "fail"]
 """What a run does when its journal cannot be written."""
 
 OnUnserialisable = Literal["error", "omit"]
-"""What happens when the codec cannot keep a result."""
+"""Whether a result that the codec cannot keep ends the run, or is left out."""
 
 Redact = Callable[[Any, Literal["input", "result", "checkpoint", "error"], str], Any]
 """``redact(value, what, stage)`` returns what may be kept of a value."""

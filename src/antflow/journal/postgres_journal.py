@@ -374,7 +374,7 @@ async def _written(parts: Sequence[tuple[str, list[Any]]], connection: Any) -> N
 
 
 async def _outcome(action: Action[Any], connection: Any) -> Any:
-    """What an action returns; or the server's error, if the connection can still be used."""
+    """The answer to an action; or the server's error, if the connection can still be used."""
     try:
         return await action(connection)
     except Exception as error:

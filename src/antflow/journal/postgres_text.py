@@ -156,7 +156,7 @@ def kept_value(value: Any) -> Any:
 
 
 def value_of(value: Any) -> Any:
-    """What is kept so; other values as they are."""
+    """The value that is kept so; other values as they are."""
     if isinstance(value, str):
         if value.startswith(ESCAPED):
             return value.removeprefix(ESCAPED).encode("ascii").decode("unicode_escape")

@@ -27,7 +27,7 @@ Row = tuple[Any, ...]
 
 
 class Fetched:
-    """What is known of some items.
+    """The rows that were found of some items.
 
     Attributes:
         keys: Key → the row of the item that was fed with it; ``None``: it is not known.

@@ -21,7 +21,7 @@ from antflow._core.stage import Stage
 from antflow._engine.remote.far_host import FarHost, facts_here
 from antflow._engine.remote.links import NodeFacts, Start
 from antflow._engine.remote.remote_runner import Redelivery, RemoteRunner
-from antflow.runners.remote_checks import check_remote
+from antflow.runners.remote_checks import check_remote, pickled
 
 if TYPE_CHECKING:
     from distributed import Security
@@ -33,17 +33,15 @@ loads = pickle.loads
 
 
 def dumps(value: Any) -> bytes:
-    """Pickle a value; what is defined in ``__main__``, or inside a function, as a whole."""
-    try:
-        data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-        if b"__main__" not in data:
-            return data
-    except Exception:  # noqa: S110 # why: the other pickler can do more, or says what it cannot
-        pass
+    """Pickle a value; with its code if the workers cannot import that."""
+    return pickled(value, _pickled_whole)
+
+
+def _pickled_whole(value: Any) -> bytes:
     import cloudpickle  # `distributed` needs it, too
 
-    whole: bytes = cloudpickle.dumps(value)
-    return whole
+    data: bytes = cloudpickle.dumps(value)
+    return data
 
 
 class DaskRunner:

@@ -21,7 +21,7 @@ from antflow._core.stage import Stage
 from antflow._engine.remote.far_host import FarHost, facts_here
 from antflow._engine.remote.links import NodeFacts, Start
 from antflow._engine.remote.remote_runner import Redelivery, RemoteRunner
-from antflow.runners.remote_checks import check_remote
+from antflow.runners.remote_checks import check_remote, pickled
 
 CALLS_AT_ONCE = 100
 """Calls that an actor takes at once: three are enough, and cancelled ones may linger."""
@@ -30,18 +30,16 @@ loads = pickle.loads
 
 
 def dumps(value: Any) -> bytes:
-    """Pickle a value; what is defined in ``__main__``, or inside a function, as a whole."""
-    try:
-        data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-        if b"__main__" not in data:
-            return data
-    except Exception:  # noqa: S110 # why: the other pickler can do more, or says what it cannot
-        pass
+    """Pickle a value; with its code if the workers cannot import that."""
+    return pickled(value, _pickled_whole)
+
+
+def _pickled_whole(value: Any) -> bytes:
     import ray.cloudpickle  # pyright: ignore[reportMissingImports]
 
-    whole_as: Any = ray.cloudpickle
-    whole: bytes = whole_as.dumps(value)
-    return whole
+    whole: Any = ray.cloudpickle
+    data: bytes = whole.dumps(value)
+    return data
 
 
 class RayRunner:

@@ -1,8 +1,9 @@
-"""Checks whether the tasks of a stage can run on a cluster."""
+"""Whether the tasks of a stage can run on a cluster, and how they are pickled for it."""
 
 from __future__ import annotations
 
 import asyncio
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -75,3 +76,19 @@ def _primitive_in(function: Any) -> str | None:
         if isinstance(each, PRIMITIVES):
             return f"asyncio.{type(each).__name__}"
     return None
+
+
+def pickled(value: Any, whole: Callable[[Any], bytes]) -> bytes:
+    """Pickle a value; if it is defined in ``__main__`` or inside a function, with its code.
+
+    Args:
+        value: The value.
+        whole: Pickles a value with its code.
+    """
+    try:
+        data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+        if b"__main__" not in data:
+            return data
+    except Exception:  # noqa: S110 # why: the other pickler can do more, or says what it cannot
+        pass
+    return whole(value)

@@ -75,7 +75,7 @@ class FarTasks(NamedTuple):
 
 
 def facts_here(host: str = "") -> NodeFacts:
-    """What this process says of itself.
+    """The facts about this process.
 
     Args:
         host: Its machine, by the name that the cluster uses; "": its own name for itself.

@@ -22,7 +22,7 @@ LONGEST_SILENCE = 20.0
 
 
 class NodeFacts(NamedTuple):
-    """What a worker process of a cluster says of itself.
+    """The facts about a worker process of a cluster.
 
     Attributes:
         host: Its machine, by the name or address that the cluster uses.
@@ -38,7 +38,7 @@ class NodeFacts(NamedTuple):
 
 
 class Start(NamedTuple):
-    """What a worker process needs to know to call the tasks of a stage.
+    """All that a worker process needs to call the tasks of a stage.
 
     Attributes:
         stage: The stage's name.
@@ -107,7 +107,7 @@ class Cluster(Protocol):
         ...
 
     async def facts(self, address: str) -> NodeFacts:
-        """What a worker process says of itself.
+        """The facts about a worker process.
 
         Raises:
             ImportError: It does not have this library.
