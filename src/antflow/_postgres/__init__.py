@@ -1,1 +1,1 @@
-"""What talks to a PostgreSQL server: sinks and journals share it."""
+"""The connection to a PostgreSQL server, which sinks and journals share."""

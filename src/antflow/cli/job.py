@@ -104,14 +104,23 @@ def without_lost(job: Job) -> str:
 
 def unwritten_of(job: Job) -> list[PipelineResult[Any] | BadLine]:
     """The results, failed and cancelled items that are in no file."""
-    letters = [] if job.failed is None else job.failed.unwritten
-    if not job.keeps_unwritten:
-        return [*filter(is_result, job.results.unwritten), *letters]
-    return letters
+    if job.keeps_unwritten:  # results are among the dead letters, too
+        return unwritten_letters(job)
+    return [*unwritten_results(job), *unwritten_letters(job)]
+
+
+def unwritten_results(job: Job) -> list[PipelineResult[Any] | BadLine]:
+    """The results that are not where results go."""
+    return [each for each in job.results.unwritten if is_result(each)]
+
+
+def unwritten_letters(job: Job) -> list[PipelineResult[Any] | BadLine]:
+    """Whatever is not where dead letters go."""
+    return [] if job.failed is None else job.failed.unwritten
 
 
 def disk_failure(job: Job) -> str:
-    """Why a file took no more, if one did not take all; "": a reader that is gone is no failure."""
+    """Why a file took no more, if one did not take all. A reader that is gone does not count."""
     broken = [output.broken for output in outputs_of(job) if output.unwritten]
     return next(filter(None, broken), "")
 
@@ -139,8 +148,7 @@ def stranger_lines(job: Job) -> list[str]:
 def unwritten_lines(job: Job) -> list[str]:
     """Which results and dead letters are not in their files."""
     lines: list[str] = []
-    results = [each for each in job.results.unwritten if is_result(each)]
-    letters = [] if job.failed is None else job.failed.unwritten
+    results, letters = unwritten_results(job), unwritten_letters(job)
     if job.keeps_unwritten:
         lost = set(map(id, letters))
         if kept := [result for result in results if id(result) not in lost]:

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from antflow.journal.reader import JournalReader
 
 OnInputChange = Literal["redo", "error", "reuse"]
-"""What happens to an item that comes with a known key and another input."""
+"""Whether an item with a known key and another input is redone, an error, or taken as it was."""
 
 OnJournalError = Literal["pause", "fail"]
-"""What a run does when its journal cannot be written."""
+"""Whether a run waits or ends when its journal cannot be written."""
 
 OnUnserialisable = Literal["error", "omit"]
 """Whether a result that the codec cannot keep ends the run, or is left out."""
@@ -168,7 +168,7 @@ class Journal:
         Raises:
             TypeError: ``path`` is not a path.
             ValueError: It is the address of something else.
-            JournalOpenError: There is no such journal, it is something else, or it cannot be read.
+            JournalOpenError: The journal does not exist, is something else, or cannot be read.
             JournalVersionError: A newer version of the library has written it.
             JournalCorruptError: It is damaged.
             ImportError: It is in PostgreSQL, and asyncpg is not installed.
